@@ -1,0 +1,12 @@
+"""The engine: one recorded forward pass, and backward passes that carry relevance. One file for each kind of operation."""
+
+from relprop.engine import (  # noqa: F401  (each registers its operations)
+    activation,
+    affine,
+    carrier,
+    normaliser,
+    product,
+    selection,
+    softmax,
+    sum,
+)

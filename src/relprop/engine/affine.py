@@ -1,0 +1,384 @@
+"""Affine operations: linear, convolutions, products with weights; the place where rules apply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from relprop.engine.linear_map import Contraction, Convolution, LinearMap, Matrix, Padded
+from relprop.engine.operation import Kept, Operation, inner
+from relprop.engine.path import relevance_path, replayed
+from relprop.engine.registry import operation
+from relprop.engine.trace import Call, Trace
+from relprop.errors import InvalidInput
+
+
+@dataclass(eq=False)
+class Affine:
+    """z = scale * (W x) + bias, with everything that rules ask of it (see relprop.rules.Layer)."""
+
+    op: Operation
+    trace: Trace
+    linear: LinearMap
+    source: Tensor
+    raw_weight: Tensor
+    scale: Tensor | None
+    constant: Tensor | None
+    x: Kept
+
+    def __post_init__(self) -> None:
+        self._nonnegative: bool | None = None
+        self._prepared = self.trace.prepared
+        self.report = self.trace.report
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x.value.dtype
+
+    @property
+    def weight(self) -> Tensor:
+        if self.scale is None and self.raw_weight.dtype == self.dtype:
+            return self.raw_weight.detach()
+        return self.prepared("w", lambda w: w)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.constant
+
+    @property
+    def nonnegative(self) -> bool:
+        if self._nonnegative is None:
+            self._nonnegative = bool((self.x.value >= 0).all())
+        return self._nonnegative
+
+    def prepared(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+        return self._prepared.get(self.raw_weight, self.scale, self.linear, self.dtype, name, make)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.linear.forward(x, weight)
+
+    def backward(self, s: Tensor, weight: Tensor) -> Tensor:
+        return self.linear.backward(s, weight, self.x.value)
+
+    def ones(self) -> Tensor:
+        return torch.ones_like(self.linear.one_sample(self.x.value))
+
+    def at_input(self, value: float | Tensor) -> Tensor:
+        try:
+            bound = replayed(self.trace, self.source, value)
+        except RuntimeError:
+            shape = tuple(torch.as_tensor(value).shape)
+            raise InvalidInput(
+                f"the bounds have shape {shape}, which does not broadcast against the model's input; write numbers, or "
+                "tensors of shape (channels, 1, 1)"
+            ) from None
+        return self.linear.one_sample(bound.to(self.dtype)).contiguous()
+
+    def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
+        stabiliser = torch.where(z < 0, -eps, eps)
+        s = relevance / (z + stabiliser)
+        if not eps:
+            s = s.masked_fill(z == 0, 0)
+        if self.report:
+            empty = z == 0
+            self.note("bias", bias, s)
+            self.note("empty denominator", relevance * empty, torch.ones_like(s))
+            self.note("stabiliser", stabiliser * ~empty, s)
+        return s
+
+    def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
+        if self.report and part is not None:
+            self.op.flow.absorb(cause, inner(part.expand_as(s), s))
+
+    def redistribute(self, v: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """(v at the input, R at the input): one of the two, as the rule gives it."""
+        if self.op.z is None:  # nothing used this output but an operation it was folded into
+            return None, None
+        x, z = self.x.value, self.op.z.value
+        rule = self.op.rule
+        out = rule.redistribute(self, x, z, v.to(z.dtype))
+        if self.report:
+            self.op.flow.received += inner(z, v)
+            self.op.flow.passed += inner(x, out) if rule.proportional else float(out.double().sum())
+        return (out, None) if rule.proportional else (None, out)
+
+
+class _AffineFunction(torch.autograd.Function):
+    """Forward: the model's own value. Backward: the rule, with one edge for v and one for R."""
+
+    @staticmethod
+    def forward(ctx: Any, affine: Affine, value: Callable[[], Tensor], x: Tensor, path: Tensor | None) -> Tensor:
+        ctx.affine = affine
+        ctx.dtype = x.dtype
+        ctx.set_materialize_grads(False)
+        return value()
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        if v is None:
+            return None, None, None, None
+        with torch.autocast(v.device.type, enabled=False):
+            v_x, relevance = ctx.affine.redistribute(v)
+        return (
+            None,
+            None,
+            None if v_x is None else v_x.to(ctx.dtype),
+            None if relevance is None else relevance.to(ctx.dtype),
+        )
+
+
+def affine(
+    call: Call,
+    kind: str,
+    linear: LinearMap,
+    source: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    constant: Tensor | None,
+    value: Callable[[], Tensor],
+    folded: Affine | None = None,
+) -> Tensor:
+    """Run and record one affine operation."""
+    trace = call.trace
+    op = call.begin(kind, [source], affine=True, remainder="rule")
+    op.keeps_output = True
+    if folded is not None:
+        op.function, op.module, op.module_type = folded.op.function, folded.op.module, folded.op.module_type
+        op.function += f" + {call.title}"
+        folded.op.superseded_by = op
+    record = Affine(op, trace, linear, source, weight, scale, constant, trace.keep(source))
+    path = relevance_path(trace, source, op) if op.first or trace.paths_everywhere else None
+    out: Tensor = _AffineFunction.apply(record, value, source, path)  # type: ignore[no-untyped-call]
+    call.end(op, out)
+    trace.affine[op.index] = record
+    if folded is not None:
+        for watch in folded.op.watchers:
+            trace.watch(out, watch)
+        op.watchers = folded.op.watchers
+    if out.dtype != record.dtype:  # autocast computed in a narrower type
+        record.x = trace.keep(source.detach().to(out.dtype))
+    return out
+
+
+# ---- folding: constants right after an affine operation become part of it
+
+
+def foldable(call: Call, tensor: Tensor) -> Affine | None:
+    """The affine operation that made this tensor, if it did so directly."""
+    node = call.trace.node(tensor)
+    if node is None or not node.operation.affine:
+        return None
+    record = call.trace.affine.get(node.operation.index)
+    if record is None or call.trace.node(record.source) is not node.operation.sources[0]:
+        return None
+    return record
+
+
+def per_channel(record: Affine, tensor: Tensor, constant: Any) -> Tensor | None:
+    """A constant as (channels,) or () if it is one number a channel of the affine operation's output."""
+    c = torch.as_tensor(constant, device=tensor.device)
+    if c.is_complex():
+        return None
+    c = c.detach().to(tensor.dtype)
+    if c.numel() == 1 and c.dim() <= tensor.dim():
+        return c.reshape(())
+    axis = record.linear.channel_axis
+    if axis is None or c.dim() > tensor.dim():
+        return None
+    position = c.dim() + axis
+    if position < 0 or c.shape[position] != tensor.shape[axis] or c.numel() != tensor.shape[axis]:
+        return None
+    return c.reshape(-1)
+
+
+def fold(
+    call: Call, record: Affine, tensor: Tensor, scale: Tensor | None, shift: Tensor | None, value: Callable[[], Tensor]
+) -> Tensor:
+    """The affine operation z' = scale * z + shift, with an edge of its own to the first one's input."""
+    total_scale, constant = record.scale, record.constant
+    axis = record.linear.channel_axis
+    if scale is not None:
+        total_scale = scale if total_scale is None else total_scale * scale
+        constant = None if constant is None else constant * _along(scale, axis)
+    if shift is not None:
+        moved = _along(shift, axis)
+        constant = moved if constant is None else constant + moved
+    return affine(
+        call, record.op.kind, record.linear, record.source, record.raw_weight, total_scale, constant, value, record
+    )
+
+
+def _along(c: Tensor, axis: int | None) -> Tensor:
+    """A per-channel constant shaped to broadcast against the output."""
+    return c if axis is None or c.dim() == 0 else c.reshape(-1, *(1,) * (-1 - axis))
+
+
+# ---- the functions
+
+
+@operation("conv1d", "conv2d", "conv3d", kind="conv")
+def convolution(
+    call: Call,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    axes = weight.dim() - 2
+    stride, dilation = _tuple(stride, axes), _tuple(dilation, axes)
+    linear: LinearMap
+    if isinstance(padding, str):
+        totals = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        inner_map = Convolution(stride, tuple(t // 2 for t in totals), dilation, groups=groups)
+        extra = [side for t in reversed(totals) for side in (0, t % 2)]
+        linear = Padded(inner_map, tuple(extra)) if any(extra) else inner_map
+    else:
+        linear = Convolution(stride, _tuple(padding, axes), dilation, groups=groups)
+    return _with_weight(call, "conv", linear, input, weight, bias)
+
+
+@operation("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", kind="conv")
+def conv_transpose(
+    call: Call,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    axes = weight.dim() - 2
+    linear = Convolution(
+        _tuple(stride, axes), _tuple(padding, axes), _tuple(dilation, axes), True, _tuple(output_padding, axes), groups
+    )
+    return _with_weight(call, "conv", linear, input, weight, bias)
+
+
+@operation("convolution", "_convolution", kind="conv")
+def general_convolution(
+    call: Call,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    *_: Any,
+) -> Tensor:
+    axes = weight.dim() - 2
+    linear = Convolution(
+        _tuple(stride, axes),
+        _tuple(padding, axes),
+        _tuple(dilation, axes),
+        transposed,
+        _tuple(output_padding, axes),
+        groups,
+    )
+    return _with_weight(call, "conv", linear, input, weight, bias)
+
+
+@operation("linear", kind="linear")
+def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if call.live(weight) and not call.live(input) and weight.dim() == 2 and bias is None:
+        return _product(call, input, weight)
+    return _with_weight(call, "linear", Matrix(), input, weight, bias)
+
+
+@operation("addmm", kind="linear")
+def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    if call.live(input) or call.live(mat1) == call.live(mat2):
+        return cast(Tensor, call.decompose(_addmm, input, mat1, mat2, beta, alpha))
+    if call.live(mat2):
+        call.refuse("a product with the weights on the left plus a bias; write torch.mm(a, b) + c")
+        return call.end(call.begin("unsupported"), call.run())
+    bias = input if beta == 1 else input * beta
+    scale = None if alpha == 1 else torch.tensor(alpha, dtype=mat1.dtype)
+    return affine(call, "linear", Matrix(), mat1, *_transposed(call, mat2), scale, bias.detach(), lambda: call.run())
+
+
+def _addmm(c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
+    return beta * c + alpha * (a @ b)
+
+
+@operation("matmul", "mm", "bmm", "mv", "dot", "inner", kind="linear")
+def matmul(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    if call.live(input) and call.live(other):
+        from relprop.engine.product import two_signals
+
+        return two_signals(call, input, other)
+    return _product(call, input, other)
+
+
+@operation("einsum", kind="linear")
+def einsum(call: Call, equation: str, *operands: Any, **kwargs: Any) -> Tensor:
+    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
+    live = [i for i, t in enumerate(tensors) if call.live(t)]
+    if len(tensors) == 1:
+        return cast(Tensor, call.native("sum", stabilised=True))
+    if len(live) == 2 and len(tensors) == 2:
+        from relprop.engine.product import two_signals
+
+        return two_signals(call, tensors[0], tensors[1])
+    if len(live) != 1 or len(tensors) != 2:
+        call.refuse("an einsum of more than two tensors; write it as several einsums of two")
+        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    x, w = tensors[live[0]], tensors[1 - live[0]]
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        return torch.einsum(equation, *((x, w) if live[0] == 0 else (w, x)))
+
+    return affine(call, "linear", Contraction(product), x, w, None, None, lambda: cast(Tensor, call.run()))
+
+
+def _product(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    """A matrix product of which one factor is live."""
+    if call.live(input) and other.dim() == 2:
+        return affine(
+            call, "linear", Matrix(), input, *_transposed(call, other), None, None, lambda: cast(Tensor, call.run())
+        )
+    if call.live(input):
+        x, w, product = input, other, call.func
+    else:
+        x, w = other, input
+
+        def product(x: Tensor, w: Tensor) -> Tensor:
+            return cast(Tensor, call.func(w, x))
+
+    return affine(call, "linear", Contraction(product), x, w, None, None, lambda: cast(Tensor, call.run()))
+
+
+def _transposed(call: Call, weight: Tensor) -> tuple[Tensor]:
+    """(in, out) weights as (out, in); the same tensor for the same weights, so that preparations are found again."""
+    return (call.trace.prepared.transposed(weight),)
+
+
+def _with_weight(
+    call: Call, kind: str, linear: LinearMap, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    if call.live(weight) or call.live(bias) or not call.live(input):
+        call.refuse("its weights are computed from the input. relprop explains layers whose weights are constants")
+        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    constant = None if bias is None else _along(bias.detach(), linear.channel_axis)
+    return affine(call, kind, linear, input, weight, None, constant, lambda: cast(Tensor, call.run()))
+
+
+def _tuple(value: Any, axes: int) -> tuple[int, ...]:
+    """One number an axis."""
+    if isinstance(value, int):
+        return (value,) * axes
+    numbers = tuple(int(v) for v in value)
+    return numbers * axes if len(numbers) == 1 else numbers
+
+

@@ -1,0 +1,135 @@
+"""Which function was called: one name for all spellings of an operation, and its out-of-place form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
+
+import torch
+
+_OPERATORS = {
+    "__add__": "add",
+    "__radd__": "add",
+    "__iadd__": "add_",
+    "__sub__": "sub",
+    "__isub__": "sub_",
+    "__mul__": "mul",
+    "__rmul__": "mul",
+    "__imul__": "mul_",
+    "__truediv__": "div",
+    "__itruediv__": "div_",
+    "__div__": "div",
+    "__idiv__": "div_",
+    "__rsub__": "rsub",
+    "__matmul__": "matmul",
+    "__imatmul__": "matmul_",
+    "__pow__": "pow",
+    "__ipow__": "pow_",
+    "__neg__": "neg",
+    "__pos__": "positive",
+    "__abs__": "abs",
+    "subtract": "sub",
+    "subtract_": "sub_",
+    "multiply": "mul",
+    "multiply_": "mul_",
+    "divide": "div",
+    "divide_": "div_",
+    "true_divide": "div",
+    "true_divide_": "div_",
+    "negative": "neg",
+    "absolute": "abs",
+    "arctan": "atan",
+    "arcsinh": "asinh",
+    "special_expit": "sigmoid",
+    "special_erf": "erf",
+    "special_softmax": "softmax",
+    "special_log_softmax": "log_softmax",
+    "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
+    "concat": "cat",
+    "concatenate": "cat",
+    "clip": "clamp",
+    "clip_": "clamp_",
+}
+
+
+@lru_cache(maxsize=4096)
+def identify(function: Callable[..., Any]) -> tuple[str, bool]:
+    """(name, in place): the same name for `x + y`, torch.add, Tensor.add_ and aten::add.Tensor."""
+    if isinstance(function, torch._ops.OpOverload):
+        namespace, name = function._schema.name.split("::")
+        if namespace != "aten":
+            return f"{namespace}::{name}", False
+    else:
+        name = getattr(function, "__name__", type(function).__name__)
+        if name in ("__get__", "__set__", "__delete__"):
+            attribute = getattr(getattr(function, "__self__", None), "__name__", "?")
+            return f"{name.strip('_')} {attribute}", False
+    if name == "__setitem__":
+        return name, True
+    name = _OPERATORS.get(name, name)
+    if name.endswith("_") and not name.endswith("__"):
+        base = name[:-1]
+        return _OPERATORS.get(base, base), True
+    return name, False
+
+
+@lru_cache(maxsize=1024)
+def out_of_place(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The function that computes the same without overwriting its first argument."""
+    if isinstance(function, torch._ops.OpOverload):
+        name = function._schema.name.split("::")[1].removesuffix("_")
+        packet = getattr(torch.ops.aten, name, None)
+        return getattr(packet, function._overloadname, None)
+    name = function.__name__
+    if name.startswith("__i"):
+        return getattr(torch.Tensor, "__" + name[3:], None)
+    base = name.removesuffix("_")
+    for home in (torch.Tensor, torch, torch._C._nn, torch.nn.functional):
+        if hasattr(home, base):
+            found: Callable[..., Any] = getattr(home, base)
+            return found
+    return None
+
+
+def display_name(function: Callable[..., Any]) -> str:
+    """The function as a user would write it."""
+    if isinstance(function, torch._ops.OpOverload):
+        return f"torch.ops.{str(function)}"
+    name = getattr(function, "__name__", type(function).__name__)
+    if name == "__get__":
+        return f"Tensor.{getattr(function, '__self__', function).__name__}"
+    home = getattr(function, "__module__", None) or ""
+    if home.startswith("torch._C"):
+        return f"torch.{name}"
+    if home.startswith("torch.") and isinstance(function, FunctionType):
+        return f"{home}.{name}".replace("torch._tensor.", "Tensor.").replace("torch.functional.", "torch.")
+    if home == "torch":
+        return f"torch.{name}"
+    return f"Tensor.{name}"
+
+
+@lru_cache(maxsize=1024)
+def body(function: FunctionType) -> FunctionType:
+    """The Python function without its own interception check, so that the calls inside it are seen one by one.
+
+    Functions such as torch.nn.functional.normalize first ask has_torch_function() and hand themselves over;
+    called again they would hand themselves over again. This copy of the function answers that question with no.
+    """
+    inner = getattr(function, "__wrapped__", function)
+    answers = {
+        name: _no
+        for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+        if name in inner.__globals__
+    }
+    copy = FunctionType(
+        inner.__code__, {**inner.__globals__, **answers}, inner.__name__, inner.__defaults__, inner.__closure__
+    )
+    copy.__kwdefaults__ = inner.__kwdefaults__
+    return copy
+
+
+def _no(*_: Any) -> bool:
+    return False

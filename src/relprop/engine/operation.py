@@ -1,0 +1,183 @@
+"""What the trace remembers: operations, the tensors they made, and the values that rules will need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.errors import RelpropError
+from relprop.rules import Rule
+
+
+class Kept:
+    """A value that a later backward pass needs, kept outside autograd and safe from in-place changes."""
+
+    __slots__ = ("__weakref__", "_tensor", "_version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor.detach()
+        self._version = self._tensor._version
+
+    @property
+    def value(self) -> Tensor:
+        if self._tensor._version != self._version:
+            raise RelpropError(
+                "a value that relevance depends on was overwritten in place, by code that the trace could not see "
+                "(a C++ extension, or .data). Please replace that in-place call by its out-of-place form"
+            )
+        return self._tensor
+
+    def preserve(self) -> None:
+        """Move to memory of its own, because the shared one is about to be overwritten."""
+        self._tensor = self._tensor.clone()
+        self._version = self._tensor._version
+
+    def accept_change(self) -> None:
+        """Take the overwritten value for the value (after a ReLU: where it cut, nothing arrives)."""
+        self._version = self._tensor._version
+
+
+@dataclass
+class Flow:
+    """Relevance received and passed on by one operation in one backward pass, summed over the batch."""
+
+    received: float = 0.0
+    passed: float = 0.0
+    absorbed: dict[str, float] = field(default_factory=dict)
+
+    def absorb(self, cause: str, amount: float) -> None:
+        if amount:
+            self.absorbed[cause] = self.absorbed.get(cause, 0.0) + amount
+
+
+def inner(a: Tensor, b: Tensor) -> float:
+    """sum_i a_i b_i."""
+    return float((a.double() * b.double()).sum())
+
+
+@dataclass
+class Run:
+    """The state of one backward pass: which rule where. Shared by the operations of a trace."""
+
+    rules: dict[int, Rule] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Operation:
+    """One function call that relevance flows through.
+
+    `depth` counts the affine operations on the longest way from the input up to and including this one.
+    """
+
+    index: int
+    kind: str
+    function: str
+    module: str
+    module_type: type | None
+    run: Run
+    sources: tuple[Node, ...] = ()
+    affine: bool = False
+    # Whether it is the last affine operation on every way to the score; known when a score is chosen.
+    last: bool = False
+    shape: tuple[int, ...] = ()
+    # Why relevance that neither a rule nor a stabiliser took is missing, in the words of the report.
+    remainder: str = "other"
+    z: Kept | None = None
+    keeps_output: bool = False
+    flow: Flow = field(default_factory=Flow)
+    # How to compute the output again from other inputs; kept near the input, where rules may ask for it.
+    replay: Replay | None = None
+    # Whether relevance moves through `replay` as it is (carriers), or passes unchanged from output to input.
+    moves: bool = False
+    passes: Tensor | None = None
+    superseded_by: Operation | None = None
+    watchers: list[Callable[[Tensor, Tensor], None]] = field(default_factory=list)
+
+    @property
+    def depth(self) -> int:
+        return self._depth
+
+    def __post_init__(self) -> None:
+        self._depth = max((node.operation.depth for node in self.sources), default=0) + int(self.affine)
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the first affine operation on every way from the input."""
+        return self.affine and self._depth == 1
+
+    @property
+    def rule(self) -> Rule:
+        return self.run.rules[self.index]
+
+    @property
+    def where(self) -> str:
+        """The operation in words, for messages."""
+        return f"{self.function} in module '{self.module}'" if self.module else self.function
+
+
+@dataclass(frozen=True)
+class Replay:
+    """function(*args, **kwargs), to be called again with other tensors in place of the live ones."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: int | None = None
+
+    def __call__(self, substitute: Callable[[Tensor], Tensor]) -> Tensor:
+        result = self.function(*map_tensors(self.args, substitute), **map_tensors(self.kwargs, substitute))
+        tensor: Tensor = result if self.output is None else result[self.output]
+        return tensor
+
+
+@dataclass(eq=False)
+class Node:
+    """The provenance of one tensor: the operation that made it, and what is known of its values.
+
+    role: "gate" (sigmoid), "attention" (softmax), "statistic" (std, norm, rsqrt), "squash" (tanh, erf) or None.
+    """
+
+    operation: Operation
+    role: str | None = None
+    replay: Replay | None = None
+    consumers: int = 0
+    path: Tensor | None = None
+    # The tensor before a final softmax or sigmoid, as far as this tensor only rearranges what came out of it.
+    unsquashed: Tensor | None = None
+
+    def role_after(self, function: str) -> str | None:
+        """The role of an activation's result: a clamped or squared statistic stays one."""
+        return self.role if self.role == "statistic" else None
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """`value` with every tensor in it (lists, tuples and dicts included) replaced by change(tensor)."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
+        items = [map_tensors(item, change) for item in value]
+        if hasattr(value, "_fields"):
+            return type(value)(*items)
+        return type(value)(items) if type(value) in (list, tuple) else items
+    return value
+
+
+def tensors_in(*values: Any) -> list[Tensor]:
+    """The tensors in nested lists, tuples and dicts, in order."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += tensors_in(*value)
+        elif isinstance(value, dict):
+            found += tensors_in(*value.values())
+        elif isinstance(value, slice):
+            found += tensors_in(value.start, value.stop, value.step)
+    return found

@@ -1,0 +1,587 @@
+"""The trace: one forward pass in which every function call is seen, recorded, and made to carry relevance.
+
+What autograd carries backwards through the recorded graph is relevance per unit of value, v = R / value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from relprop.engine import functions, metadata
+from relprop.engine.operation import Kept, Node, Operation, Replay, Run, inner, map_tensors, tensors_in
+from relprop.engine.registry import REGISTRY
+from relprop.engine.weights import PreparedWeights
+from relprop.errors import UnsupportedFunction
+
+if TYPE_CHECKING:
+    from relprop.engine.affine import Affine
+
+_MODULE_CALL = torch.nn.Module._call_impl.__code__
+
+# Autograd's own names for views; an in-place change of a view makes such nodes anew for its relatives.
+_VIEW_NODES = (
+    "View", "AsStrided", "CopySlices", "Slice", "Select", "Alias", "Expand", "Permute", "Transpose", "T", "Unsqueeze",
+    "Squeeze", "Unbind", "Split", "SplitWithSizes", "Chunk", "Unfold", "Diagonal", "Detach", "Reshape", "UnsafeView",
+)  # fmt: skip
+
+
+class _Enter(torch.autograd.Function):
+    """The model's input, where relevance per value is turned into relevance: R = x v."""
+
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor) -> Tensor:
+        ctx.x = leaf.detach()
+        return leaf.clone()
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Tensor:  # type: ignore[override]
+        return v * ctx.x
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A function that relevance would flow through and that nobody has described."""
+
+    function: str
+    module: str
+    advice: str
+
+    def __str__(self) -> str:
+        place = f"in module '{self.module}'" if self.module else "at the top of forward"
+        return f"{self.function} ({place}): {self.advice}"
+
+
+@dataclass(eq=False)
+class Input:
+    """One tensor that relevance is reported for. `leaf` collects it; for token ids there is a leaf per embedding."""
+
+    key: Any
+    tensor: Tensor
+    leaves: list[Tensor] = field(default_factory=list)
+    tokens: bool = False
+
+
+class Trace(TorchFunctionMode):
+    """Records a forward pass. Use as a context, give inputs to `enter`, and `close` it when nothing more is asked.
+
+    names: id of each module -> its dotted name. paths_everywhere: keep what relevance paths need beyond the first
+    affine operations. report: measure what each operation receives and passes on.
+    """
+
+    def __init__(
+        self,
+        names: dict[int, str],
+        prepared: PreparedWeights,
+        *,
+        paths_everywhere: bool = False,
+        report: bool = False,
+    ) -> None:
+        super().__init__()
+        self.names = names
+        self.prepared = prepared
+        self.paths_everywhere = paths_everywhere
+        self.report = report
+        self.run = Run()
+        self.operations: list[Operation] = []
+        self.inputs: list[Input] = []
+        self.unsupported: list[Unsupported] = []
+        self.notes: dict[str, None] = {}
+        self.affine: dict[int, Affine] = {}
+        self.nodes: dict[tuple[Any, int], Node] = {}
+        self._known: dict[Any, list[Node]] = {}
+        self._foreign: dict[tuple[Any, int], Node | None] = {}
+        self._kept: dict[int, list[weakref.ref[Kept]]] = {}
+        self._tokens: list[tuple[Tensor, Input]] = []
+        self._decomposing: list[Any] = []
+
+    # ---- inputs
+
+    def enter(self, key: Any, x: Tensor) -> Tensor:
+        """The tensor to give to the model in place of x."""
+        given = Input(key, x)
+        self.inputs.append(given)
+        if x.is_floating_point():
+            return self._entry(x, given)
+        token = x.detach().clone()
+        self._tokens.append((token, given))
+        return token
+
+    def enter_embedding(self, value: Tensor, token: Tensor) -> Tensor:
+        """An embedding's output, made an input: integer ids are explained there."""
+        given = next(i for t, i in self._tokens if t is token)
+        given.tokens = True
+        return self._entry(value, given)
+
+    def is_token(self, value: Any) -> bool:
+        """Whether a tensor is one of the integer inputs, or a rearrangement of one."""
+        return any(value is token for token, _ in self._tokens)
+
+    def _entry(self, x: Tensor, given: Input) -> Tensor:
+        leaf = x.detach().requires_grad_()
+        given.leaves.append(leaf)
+        out: Tensor = _Enter.apply(leaf)  # type: ignore[no-untyped-call]
+        name = "input" if given.key is None else f"input {given.key!r}"
+        op = Operation(len(self.operations), "input", name, "", None, self.run, shape=tuple(x.shape))
+        self.operations.append(op)
+        self._register(op, out, Node(op, path=leaf))
+        return out
+
+    # ---- provenance
+
+    def node(self, tensor: Tensor) -> Node | None:
+        """The provenance of a tensor that depends on the input; None for constants."""
+        grad_fn = tensor.grad_fn
+        if grad_fn is None:
+            return None
+        found = self.nodes.get((grad_fn, tensor.output_nr))
+        return found if found is not None else self._foreign_node(tensor, grad_fn)
+
+    def _register(self, op: Operation, tensor: Tensor, node: Node) -> None:
+        key = (tensor.grad_fn, tensor.output_nr)
+        if key not in self.nodes:
+            self.nodes[key] = node
+            self._known.setdefault(tensor.grad_fn, []).append(node)
+
+    def _foreign_node(self, tensor: Tensor, grad_fn: Any) -> Node | None:
+        """A tensor that no recorded operation made: a view whose base was changed in place, or a function that
+        escaped interception (a custom autograd Function, a C++ extension, a compiled region)."""
+        key = (grad_fn, tensor.output_nr)
+        if key in self._foreign:
+            return self._foreign[key]
+        sources, strangers = self._walk_back(grad_fn)
+        node = None
+        if sources:
+            names = dict.fromkeys(_function_of(f) for f in strangers if not _is_view_node(f))
+            place, module_type = self.current_module()
+            op = Operation(
+                len(self.operations), "carrier", "view", place, module_type, self.run, tuple(sources), shape=tuple(tensor.shape)
+            )
+            for name in names:
+                self.refuse(
+                    name,
+                    place,
+                    "it ran outside of torch's function calls, so relevance can't follow it. Write it with torch "
+                    "functions, or explain a version of the model without it",
+                )
+            self.operations.append(op)
+            node = Node(op)
+            self._register(op, tensor, node)
+        self._foreign[key] = node
+        return node
+
+    def _walk_back(self, grad_fn: Any) -> tuple[list[Node], list[Any]]:
+        """(known nodes, unknown autograd functions on the way) behind an unknown autograd function."""
+        sources: dict[Node, None] = {}
+        strangers: dict[Any, None] = {}
+        stack = [grad_fn]
+        while stack:
+            f = stack.pop()
+            if f is None or f in strangers:
+                continue
+            if f in self._known:
+                sources.update(dict.fromkeys(self._known[f]))
+                continue
+            strangers[f] = None
+            stack += [next_f for next_f, _ in f.next_functions]
+        return list(sources), list(strangers)
+
+    def live(self, *values: Any) -> list[Tensor]:
+        """The tensors in nested values that depend on the input."""
+        return [t for t in tensors_in(*values) if self.node(t) is not None]
+
+    def current_module(self) -> tuple[str, type | None]:
+        """(dotted name, type) of the innermost module that is being called."""
+        frame: Any = sys._getframe(1)
+        while frame is not None:
+            if frame.f_code is _MODULE_CALL:
+                module = frame.f_locals["self"]
+                name = self.names.get(id(module))
+                if name is not None:
+                    return name, type(module)
+            frame = frame.f_back
+        return "", None
+
+    # ---- values
+
+    def keep(self, tensor: Tensor) -> Kept:
+        """Keep a value for the backward pass; an in-place change of its memory will copy it first."""
+        kept = Kept(tensor)
+        self._kept.setdefault(tensor.untyped_storage()._cdata, []).append(weakref.ref(kept))
+        return kept
+
+    def before_overwrite(self, tensor: Tensor, spared: Kept | None = None) -> None:
+        """Copy the kept values that share memory with a tensor about to be changed in place."""
+        storage = tensor.untyped_storage()._cdata
+        for ref in self._kept.pop(storage, []):
+            kept = ref()
+            if kept is None:
+                continue
+            if kept is spared:
+                self._kept.setdefault(storage, []).append(ref)
+            else:
+                kept.preserve()
+
+    def watch(self, tensor: Tensor, notify: Callable[[Tensor, Tensor], None]) -> None:
+        """Call notify(value, v) in every backward pass with what arrives at this tensor."""
+        kept = self.keep(tensor)
+        tensor.register_hook(lambda v: notify(kept.value, v))
+
+    # ---- interception
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name, inplace = functions.identify(func)
+        if metadata.is_metadata(name):
+            return func(*args, **kwargs)
+        tensors = tensors_in(args, kwargs)
+        if not tensors:
+            return func(*args, **kwargs)
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            # no_grad inside a forward cuts gradients; LRP explains values, so relevance goes through.
+            with torch.inference_mode(False), torch.enable_grad():
+                return self._dispatch(func, name, inplace, tensors, args, kwargs)
+        return self._dispatch(func, name, inplace, tensors, args, kwargs)
+
+    def _dispatch(
+        self, func: Any, name: str, inplace: bool, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if not any(self.node(t) is not None for t in tensors):
+            return self._constant(func, name, tensors, args, kwargs)
+        call = Call(self, func, name, inplace, args, kwargs)
+        entry = REGISTRY.get(name)
+        if isinstance(func, FunctionType) and not (entry and _is_leaf(func)):
+            return self._decompose(func, call)
+        if entry is None:
+            return self._unknown(call)
+        if kwargs.get("out") is not None:
+            call.refuse("it writes to out=. Leave out= away and use the returned tensor")
+        target = args[0] if inplace else None
+        if inplace:
+            call.preserve_target()
+        with _own_saved_tensors():
+            out = entry.handler(call, *call.args, **kwargs)
+            return call.write_back(target, out) if isinstance(target, Tensor) and out is not target else out
+
+    def _constant(
+        self, func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A call none of whose tensors depends on a floating-point input."""
+        tokens = [(t, i) for t, i in self._tokens if any(t is arg for arg in tensors)]
+        if tokens and name == "embedding":
+            return REGISTRY[name].handler(Call(self, func, name, False, args, kwargs), *args, **kwargs)
+        with torch.no_grad():
+            out = func(*args, **kwargs)
+        for result in tensors_in(out) if tokens else ():
+            if not result.is_floating_point() and result.dtype != torch.bool:
+                self._tokens.append((result, tokens[0][1]))
+        return out
+
+    def _decompose(self, func: FunctionType, call: Call) -> Any:
+        """Run a Python function of torch's so that the calls inside it are seen."""
+        if func in self._decomposing:
+            return self._unknown(call)
+        self._decomposing.append(func)
+        try:
+            with self:
+                return functions.body(func)(*call.args, **call.kwargs)
+        finally:
+            self._decomposing.pop()
+
+    def _unknown(self, call: Call) -> Any:
+        """A function that is not registered: harmless if nothing it returns could carry relevance."""
+        if call.name in metadata.LEAVES_TORCH:
+            call.refuse("the values leave torch here, and relevance with them. Write this step with torch functions")
+            return call.func(*map_tensors(call.args, Tensor.detach), **call.kwargs)
+        if call.name in metadata.PYTHON_VALUES:
+            self.notes[
+                f"a value was read by {call.title} in "
+                f"{call.where}; what is computed from that number counts as constant"
+            ] = None
+            return call.func(*map_tensors(call.args, Tensor.detach), **call.kwargs)
+        out = call.run()
+        results = tensors_in(out)
+        carrying = [t for t in results if t.is_floating_point() or t.is_complex()]
+        if carrying:
+            call.refuse(
+                "no operation describes it. If you know what kind it is, say so once: "
+                f'relprop.register("{call.name}", kind="activation"), or "carrier", "sum", "selection", "constant"'
+            )
+            op = call.begin("unsupported")
+            call.end(op, out)
+        return out
+
+    def refuse(self, function: str, module: str, advice: str) -> None:
+        """Note an unsupported function; all of them are reported together at the end of the forward pass."""
+        problem = Unsupported(function, module, advice)
+        if problem not in self.unsupported:
+            self.unsupported.append(problem)
+
+    def raise_unsupported(self) -> None:
+        """Raise what `refuse` has collected."""
+        if self.unsupported:
+            listed = "\n".join(f"  - {problem}" for problem in self.unsupported)
+            count = len(self.unsupported)
+            raise UnsupportedFunction(f"{count} function{'s' * (count > 1)} would lose relevance:\n{listed}")
+
+    def close(self) -> None:
+        """Let go of the recorded graph, which refers to itself in ways that only this undoes."""
+        for op in self.operations:
+            op.sources, op.z, op.replay, op.passes = (), None, None, None
+            op.watchers.clear()
+        for store in (self.affine, self.nodes, self._known, self._foreign, self._kept):
+            store.clear()
+        self._tokens.clear()
+        self.inputs.clear()
+
+
+class Call:
+    """One intercepted function call, and the means to record it."""
+
+    __slots__ = ("_place", "args", "func", "functional", "inplace", "kwargs", "name", "trace")
+
+    def __init__(
+        self, trace: Trace, func: Any, name: str, inplace: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.trace = trace
+        self.func = func
+        self.name = name
+        self.inplace = inplace
+        # Whether an in-place call is computed out of place and written back.
+        self.functional = False
+        self.args = args
+        self.kwargs = kwargs
+        self._place: tuple[str, type | None] | None = None
+
+    @property
+    def place(self) -> tuple[str, type | None]:
+        """(dotted name, type) of the module that made the call."""
+        if self._place is None:
+            self._place = self.trace.current_module()
+        return self._place
+
+    @property
+    def title(self) -> str:
+        return functions.display_name(self.func)
+
+    @property
+    def where(self) -> str:
+        return f"module '{self.place[0]}'" if self.place[0] else "forward"
+
+    def refuse(self, advice: str) -> None:
+        self.trace.refuse(self.title, self.place[0], advice)
+
+    def live(self, value: Any) -> bool:
+        """Whether an argument is a tensor that depends on the input."""
+        return isinstance(value, Tensor) and self.trace.node(value) is not None
+
+    def node(self, tensor: Tensor) -> Node:
+        """The provenance of a live tensor."""
+        node = self.trace.node(tensor)
+        assert node is not None
+        return node
+
+    def run(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None) -> Any:
+        """The function itself, out of place."""
+        func = functions.out_of_place(self.func) if self.inplace else self.func
+        if func is None:
+            raise UnsupportedFunction(f"{self.title} in {self.where} has no out-of-place form; use one")
+        return func(*(self.args if args is None else args), **(self.kwargs if kwargs is None else kwargs))
+
+    def begin(
+        self, kind: str, sources: Iterable[Tensor] | None = None, *, affine: bool = False, remainder: str = "other"
+    ) -> Operation:
+        """A new operation fed by these live tensors (default: all live arguments)."""
+        trace = self.trace
+        if sources is None:
+            sources = trace.live(self.args, self.kwargs)
+        nodes = []
+        for tensor in sources:
+            node = self.node(tensor)
+            node.consumers += 1
+            made_by = node.operation
+            if made_by.keeps_output and made_by.z is None:
+                made_by.z = trace.keep(tensor)
+            nodes.append(node)
+        op = Operation(
+            len(trace.operations), kind, self.title, *self.place, trace.run, tuple(nodes), affine, remainder=remainder
+        )
+        trace.operations.append(op)
+        return op
+
+    def end(self, op: Operation, out: Any, role: str | None = None) -> Any:
+        """Register an operation's outputs, and what is to be done when relevance arrives at them."""
+        results = [t for t in tensors_in(out) if t.grad_fn is not None]
+        for i, tensor in enumerate(results):
+            op.shape = tuple(tensor.shape)
+            replay = op.replay
+            if replay is not None and isinstance(out, (tuple, list)):
+                replay = Replay(replay.function, replay.args, replay.kwargs, i)
+            self.trace._register(op, tensor, Node(op, role, replay))
+            if self.trace.report and not op.affine:
+                tensor.register_hook(partial(_receive, op, self.trace.keep(tensor)))
+            if op.keeps_output and not op.affine:
+                tensor.register_hook(partial(_stabilise, op, self.trace.report))
+        return out
+
+    def tap(self, op: Operation, tensor: Tensor) -> Tensor:
+        """The tensor, or, when a report is made, a view of it that measures what the operation passes to it."""
+        if not self.trace.report or self.trace.node(tensor) is None:
+            return tensor
+        view = tensor.view_as(tensor)
+        view.register_hook(partial(_pass, op, self.trace.keep(tensor)))
+        return view
+
+    def native(
+        self,
+        kind: str,
+        args: tuple[Any, ...] | None = None,
+        *,
+        role: str | None = None,
+        remainder: str = "other",
+        stabilised: bool = False,
+        moves: bool = False,
+        passes: Tensor | None = None,
+    ) -> Any:
+        """Run the call as torch does, with torch's own backward, and record it.
+
+        stabilised: its share is divided by (z + eps s(z)) when the rule map gives it an eps. moves: its relevance
+        moves as its values do. passes: the input to which relevance passes unchanged, element by element.
+        """
+        trace = self.trace
+        args = self.args if args is None else args
+        op = self.begin(kind, trace.live(args, self.kwargs), remainder=remainder)
+        op.keeps_output = stabilised
+        op.moves = moves
+        if trace.paths_everywhere or op.depth == 0:
+            op.passes = passes
+            func = functions.out_of_place(self.func) if self.inplace else self.func
+            op.replay = Replay(func, args, self.kwargs) if func is not None else None
+        if self.inplace and not self.functional:
+            out = self._overwrite(op, args)
+        else:
+            tap = partial(self.tap, op)
+            out = self.run(map_tensors(args, tap), map_tensors(self.kwargs, tap)) if trace.report else self.run(args)
+        return self.end(op, out, role)
+
+    def _overwrite(self, op: Operation, args: tuple[Any, ...]) -> Any:
+        """Run an in-place function in place."""
+        target: Tensor = args[0]
+        spared = None
+        if self.name == "relu" and target._base is None and op.sources[0].consumers == 1:
+            # A ReLU may overwrite z: where it cuts, nothing arrives.
+            spared = op.sources[0].operation.z
+        self.trace.before_overwrite(target, spared)
+        out = self.func(*args, **self.kwargs)
+        if spared is not None:
+            spared.accept_change()
+        if self.name == "__setitem__":
+            self.end(op, target)
+        return out
+
+    def squash(self, out: Tensor, before: Tensor) -> None:
+        """Remember the tensor before a softmax or sigmoid, which is what is explained if that is the last step."""
+        self.node(out).unsquashed = before
+
+    def carry_unsquashed(self, out: Any) -> None:
+        """After a rearrangement of a softmax's output: rearrange the tensor before the softmax alike, if asked."""
+        live = self.trace.live(self.args, self.kwargs)
+        before = self.node(live[0]).unsquashed
+        results = [t for t in tensors_in(out) if self.trace.node(t) is not None]
+        if before is None or len(live) != 1 or len(results) != 1 or self.inplace:
+            return
+        args = map_tensors(self.args, lambda t: before if t is live[0] else t)
+        with self.trace:
+            again = self.func(*args, **self.kwargs)
+        self.node(results[0]).unsquashed = next(iter(tensors_in(again)))
+
+    def preserve_target(self) -> None:
+        """Before an in-place call whose operation will look back at what it overwrites: let it work on a copy."""
+        target = self.args[0]
+        if not isinstance(target, Tensor) or functions.out_of_place(self.func) is None:
+            return
+        node = self.trace.node(target)
+        self.functional = self.trace.report or self.trace.paths_everywhere or (node and node.operation.depth == 0)
+        if node is not None and self.functional:
+            copy = target.clone()
+            self.trace._register(node.operation, copy, node)
+            self.args = (copy, *self.args[1:])
+
+    def write_back(self, target: Tensor, out: Any) -> Any:
+        """Finish an in-place call that was computed out of place."""
+        if not isinstance(out, Tensor):
+            return out
+        node = self.trace.node(out)
+        self.trace.before_overwrite(target)
+        if target._base is None and target.grad_fn is not None:
+            target.detach_()  # else autograd would visit the overwritten value's history with zeros
+        target.copy_(out)
+        if node is not None:
+            self.trace._register(node.operation, target, node)
+        return target
+
+    def decompose(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Let other functions do this call's work, each seen and recorded on its own."""
+        with self.trace:
+            return function(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _own_saved_tensors() -> Iterator[None]:
+    """Keep activation checkpointing from recomputing, outside of the trace, what the trace saves."""
+    if _top_hooks(True) is None:
+        yield
+        return
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        yield
+
+
+_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def _receive(op: Operation, value: Kept, v: Tensor) -> None:
+    op.flow.received += inner(value.value, v)
+
+
+def _pass(op: Operation, value: Kept, v: Tensor) -> None:
+    op.flow.passed += inner(value.value, v)
+
+
+def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
+    """v z / (z + eps s(z)), for sums and normalisers."""
+    eps = op.rule.stabiliser()
+    if not eps or op.z is None:
+        return None
+    z = op.z.value
+    stabilised = v * (z / (z + torch.where(z < 0, -eps, eps)))
+    if report:
+        op.flow.absorb("stabiliser", inner(z, v - stabilised))
+    return stabilised
+
+
+def _is_view_node(grad_fn: Any) -> bool:
+    return grad_fn.name().removesuffix("0").removesuffix("Backward") in _VIEW_NODES or grad_fn.name() == "CopySlices"
+
+
+def _function_of(grad_fn: Any) -> str:
+    """An autograd function's name as its author knows it."""
+    if isinstance(grad_fn, torch.autograd.function.BackwardCFunction):
+        return f"the custom autograd Function {type(grad_fn).__name__.removesuffix('Backward')}"
+    return f"the autograd function {grad_fn.name()}"
+
+
+def _is_leaf(func: FunctionType) -> bool:
+    """Python functions of torch's that only choose between two others, and would choose for ever."""
+    return func.__qualname__.startswith("boolean_dispatch")

@@ -1,0 +1,75 @@
+"""From what the user calls a model to something whose functions can be seen, without changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from relprop.errors import TrainingMode, UnsupportedModel
+
+Model = Callable[..., Any]
+
+
+def prepare(model: Any) -> Model:
+    """The model inside wrappers that hide its functions; UnsupportedModel for what can't be traced."""
+    while True:
+        inner = _inside(model)
+        if inner is None:
+            break
+        model = inner
+    if not callable(model):
+        raise UnsupportedModel(
+            f"got {type(model).__name__}, which can't be called. Give an nn.Module, or a function of tensors; a state "
+            "dict must first be loaded into its model: model.load_state_dict(...)"
+        )
+    if isinstance(model, type):
+        raise UnsupportedModel(f"got the class {model.__name__}; write {model.__name__}(...) to make a model of it")
+    _refuse_opaque("", model)
+    if isinstance(model, nn.Module):
+        for name, module in model.named_modules():
+            _refuse_opaque(name, module)
+    return model
+
+
+def _inside(model: Any) -> Any:
+    """One wrapper less, or None."""
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return model.module
+    compiled = getattr(model, "_orig_mod", None)
+    if compiled is not None:
+        return compiled
+    return getattr(model, "_torchdynamo_orig_callable", None)
+
+
+def _refuse_opaque(name: str, module: Any) -> None:
+    place = f"module {name!r}" if name else "the model"
+    if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        raise UnsupportedModel(
+            f"{place} is TorchScript, whose functions can't be seen from outside. Give the original model, or export "
+            "it: torch.export.save(torch.export.export(model, (x,)), 'model.pt2') and relprop.load_program('model.pt2')"
+        )
+    home = type(module).__module__
+    if ".quantized" in home and ("torch.ao.nn" in home or "torch.nn" in home):
+        raise UnsupportedModel(
+            f"{place} is quantised ({type(module).__name__}): its integer arithmetic has no relevance rules. Explain "
+            "the floating-point model it was made from"
+        )
+
+
+def refuse_training(model: Model) -> None:
+    """TrainingMode if the model, or a part of it, is in training mode."""
+    if not isinstance(model, nn.Module) or isinstance(model, torch.fx.GraphModule):
+        return
+    training = [name for name, module in model.named_modules() if module.training]
+    if not training:
+        return
+    which = "the model is" if "" in training else f"the modules {', '.join(map(repr, training[:5]))} are"
+    raise TrainingMode(f"{which} in training mode, where scores are not the ones it decides with. Write model.eval()")
+
+
+def module_names(model: Model) -> dict[int, str]:
+    """id of each module -> its dotted name."""
+    return {id(m): name for name, m in model.named_modules()} if isinstance(model, nn.Module) else {}

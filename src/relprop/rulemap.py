@@ -1,0 +1,131 @@
+"""Rule maps: which rule where. An ordered list of (selector, rule); the first match wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from relprop.engine.operation import Operation
+from relprop.errors import InvalidRule
+from relprop.rules import Rule, Zero
+
+Selector = str | type | Callable[[Operation], bool]
+
+# Kinds of operation that a rule is chosen for; "affine" stands for both of the first two.
+AFFINE_KINDS = ("conv", "linear")
+STABILISED_KINDS = ("sum", "normaliser")
+WORDS = ("affine", *AFFINE_KINDS, *STABILISED_KINDS, "first", "last")
+
+
+@dataclass(frozen=True, init=False)
+class RuleMap:
+    """An ordered list of (selector, rule).
+
+    A selector is one of the words "conv", "linear", "affine" (both), "first" and "last" (the first and last affine
+    operations between input and score), "sum" and "normaliser" (whose rule is Zero() or Epsilon(eps)); a glob on
+    module names such as "features.*"; a module type; or a predicate on the operation (its `kind`, `module`,
+    `module_type`, `function`, `shape`, `first`, `last`). Globs, types and "first"/"last" select affine operations.
+    An affine operation that nothing selects is an error; sums and normalisers are then shared without stabiliser.
+    """
+
+    entries: tuple[tuple[Selector, Rule], ...]
+    name: str
+
+    def __init__(self, entries: Iterable[tuple[Selector, Rule]], name: str = "") -> None:
+        checked = tuple(_entry(entry) for entry in entries)
+        object.__setattr__(self, "entries", checked)
+        object.__setattr__(self, "name", name)
+
+    def __str__(self) -> str:
+        return self.name or "[" + ", ".join(f"{_describe(s)}: {r!r}" for s, r in self.entries) + "]"
+
+    def assign(self, operations: Sequence[Operation]) -> dict[int, Rule]:
+        """The rule of each operation, by its index. Raises InvalidRule for entries and operations without match."""
+        rules: dict[int, Rule] = {}
+        used: set[int] = set()
+        for op in operations:
+            if not (op.affine or op.kind in STABILISED_KINDS):
+                continue
+            for i, (selector, rule) in enumerate(self.entries):
+                if _matches(selector, op):
+                    used.add(i)
+                    rules.setdefault(op.index, rule)
+            if op.index not in rules:
+                if op.affine:
+                    raise InvalidRule(
+                        f"no entry of the rule map matches {op.where} (kind {op.kind!r}). Add a last entry for the "
+                        'rest, for example ("affine", Epsilon())'
+                    )
+                rules[op.index] = Zero()
+            if not op.affine:
+                rules[op.index].stabiliser()
+        self._require_used(used, operations)
+        return rules
+
+    def _require_used(self, used: set[int], operations: Sequence[Operation]) -> None:
+        """A glob or type that selects nothing is most likely a slip."""
+        for i, (selector, _) in enumerate(self.entries):
+            if i in used or (isinstance(selector, str) and selector in WORDS):
+                continue
+            names = sorted({op.module for op in operations if op.affine})
+            raise InvalidRule(
+                f"the selector {_describe(selector)} matches no operation. Affine operations are in the modules: "
+                + (", ".join(repr(n) for n in names) or "none")
+            )
+        if not used:
+            kinds = ", ".join(sorted({op.kind for op in operations}))
+            raise InvalidRule(f"the rule map {self} matches nothing in this model, whose operations are: {kinds}")
+
+    @property
+    def needs_paths_everywhere(self) -> bool:
+        """Whether rules that give relevance to zero inputs are asked for beyond the first affine operations."""
+        return any(not rule.proportional and selector != "first" for selector, rule in self.entries)
+
+
+def as_rule_map(rules: RuleMap | Rule | Sequence[tuple[Selector, Rule]]) -> RuleMap:
+    """A rule map from what a user may write in its place: one rule for all affine operations, or a list."""
+    if isinstance(rules, RuleMap):
+        return rules
+    if isinstance(rules, Rule):
+        return RuleMap([("affine", rules)], name=repr(rules))
+    if isinstance(rules, (list, tuple)):
+        return RuleMap(rules)
+    raise InvalidRule(
+        f"rules: got {rules!r} ({type(rules).__name__}), expected the name of a preset, a RuleMap or a rule, for "
+        'example rules="epsilon-plus-flat" or rules=Epsilon(1e-6)'
+    )
+
+
+def _entry(entry: Any) -> tuple[Selector, Rule]:
+    if not (isinstance(entry, tuple) and len(entry) == 2):
+        raise InvalidRule(f'a rule map is a list of (selector, rule), got {entry!r}; write ("conv", Gamma(0.25))')
+    selector, rule = entry
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise InvalidRule(f"got the class {rule.__name__}; write {rule.__name__}() with its parameters")
+    if not isinstance(rule, Rule):
+        raise InvalidRule(f"got {rule!r} as a rule for {_describe(selector)}; write for example Epsilon(1e-6)")
+    if not (isinstance(selector, (str, type)) or callable(selector)):
+        raise InvalidRule(f"got {selector!r} as a selector; write a word of {', '.join(WORDS)}, a glob, a type")
+    return selector, rule
+
+
+def _matches(selector: Selector, op: Operation) -> bool:
+    if isinstance(selector, str):
+        if selector in ("first", "last"):
+            return op.affine and bool(getattr(op, selector))
+        if selector == "affine":
+            return op.affine
+        if selector in WORDS:
+            return op.kind == selector
+        return op.affine and fnmatchcase(op.module, selector)
+    if isinstance(selector, type):
+        return op.affine and op.module_type is not None and issubclass(op.module_type, selector)
+    return bool(selector(op))
+
+
+def _describe(selector: Selector) -> str:
+    if isinstance(selector, str):
+        return repr(selector)
+    return getattr(selector, "__name__", repr(selector))

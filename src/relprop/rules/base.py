@@ -1,0 +1,93 @@
+"""What a rule is, and what it sees of the operation it is applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from relprop.errors import InvalidRule
+
+
+class Layer(Protocol):
+    """One affine operation z = W x + b as a rule sees it, batch norm and constant scales folded in.
+
+    `x` has the operation's input shape, `z` and `v` its output shape; `weight` has whatever shape the
+    operation's own function takes (a convolution kernel, a matrix).
+    """
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weights W."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The effective bias b, shaped to broadcast against z."""
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether no input is below zero, so that passes for negative inputs can be left out."""
+
+    def prepared(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """make(W), computed once per explainer and kept under `name`."""
+
+    def ones(self) -> Tensor:
+        """One sample of the input shape, all ones; its image broadcasts against z."""
+
+    def at_input(self, value: float | Tensor) -> Tensor:
+        """One sample of what this operation's input would be, were every element of the model's input `value`."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """sum_i x_i w_ij, without bias."""
+
+    def backward(self, s: Tensor, weight: Tensor) -> Tensor:
+        """sum_j w_ij s_j, shaped like the input."""
+
+    def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
+        """R_j / (z_j + eps s(z_j)), 0/0 = 0, noting what `bias`, eps and empty denominators absorb."""
+
+    def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
+        """Enter `part * s`, a share of relevance that no input gets, in the conservation report (if one is made)."""
+
+
+class Rule:
+    """How one affine operation shares the relevance of its outputs among its inputs.
+
+    A rule of your own needs one method, and states whether its shares are proportional to the input's value::
+
+        @dataclass(frozen=True)
+        class TwiceGamma(relprop.rules.Rule):
+            gamma: float = 0.5
+
+            def redistribute(self, layer, x, z, v):
+                w = layer.prepared(f"twice-gamma {self.gamma}", lambda w: w + 2 * self.gamma * w.clamp(min=0))
+                s = layer.divide(z * v, layer.forward(x, w), eps=1e-6)
+                return layer.backward(s, w)
+    """
+
+    @property
+    def proportional(self) -> bool:
+        """True: `redistribute` returns relevance per unit of value, v_x = R_x / x, and inputs that are zero
+        get nothing. False: it returns the relevance R_x itself, which may be given to inputs that are zero."""
+        return True
+
+    def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        """v_x (or R_x, see `proportional`) at the input, shaped like x.
+
+        `z`: the operation's output; `v`: relevance per unit of value there, so that R_j = z_j v_j.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no redistribute(layer, x, z, v)")
+
+    def stabiliser(self) -> float:
+        """eps for operations that only need one (sums, normalisers); rules without that meaning refuse."""
+        raise InvalidRule(
+            f"{self} has no meaning for a sum or normaliser. Write Zero() or Epsilon(eps) for them, "
+            f'for example RuleMap([("sum", Epsilon(1e-6)), ("affine", {self})])'
+        )
+
+
+def require(condition: bool, rule: str, met: Any, expected: str) -> None:
+    """Refuse a rule's parameter with a sentence."""
+    if not condition:
+        raise InvalidRule(f"{rule}: got {met!r}, expected {expected}")

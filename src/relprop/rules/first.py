@@ -1,0 +1,98 @@
+"""Rules for the first layer, where inputs may be zero and still matter: ZBox, WSquare, Flat; and Pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from relprop.errors import InvalidRule
+from relprop.rules.base import Layer, Rule, require
+from relprop.rules.signed import negative, positive
+
+
+@dataclass(frozen=True)
+class _Direct(Rule):
+    """A rule that hands out relevance itself, also to inputs that are zero."""
+
+    @property
+    def proportional(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class ZBox(_Direct):
+    """z^B rule for inputs in a box l <= x <= h, such as pixels (Montavon et al. 2017, eq. 20).
+
+    R_i = sum_j (x_i w_ij - l_i w_ij+ - h_i w_ij-) / (sum_i of the same) R_j, without bias.
+    `low`, `high`: numbers, or tensors that broadcast against one sample (per channel: (C, 1, 1)).
+    """
+
+    low: float | Tensor
+    high: float | Tensor
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        require(bool((low < high).all()), "ZBox(low, high)", (self.low, self.high), "low < high")
+        require(self.eps >= 0, "ZBox(eps)", self.eps, "a number >= 0")
+
+    def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        low, high = layer.at_input(self.low), layer.at_input(self.high)
+        w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
+        wx = z if layer.bias is None else z - layer.bias
+        box = wx - layer.forward(low, w_plus) - layer.forward(high, w_minus)
+        s = layer.divide(z * v, box, self.eps)
+        return (
+            x * layer.backward(s, layer.weight)
+            - low * layer.backward(s, w_plus)
+            - high * layer.backward(s, w_minus)
+        )
+
+
+@dataclass(frozen=True)
+class WSquare(_Direct):
+    """w^2 rule for real-valued inputs: R_i = sum_j w_ij^2 / sum_i w_ij^2 R_j (Montavon et al. 2017, eq. 16).
+
+    bias=True counts b_j^2 in the denominator too.
+    """
+
+    bias: bool = False
+    eps: float = 1e-6
+
+    def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        squared = layer.prepared("w^2", torch.square)
+        total = layer.forward(layer.ones(), squared)
+        b2 = layer.bias.square() if self.bias and layer.bias is not None else None
+        if b2 is not None:
+            total = total + b2
+        return layer.backward(layer.divide(z * v, total.expand_as(z), self.eps, b2), squared)
+
+
+@dataclass(frozen=True)
+class Flat(_Direct):
+    """Flat rule: every connected input gets the same share, 1 / their number (Lapuschkin et al. 2019).
+
+    At the border of a convolution only real inputs count.
+    """
+
+    eps: float = 1e-6
+
+    def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        ones = layer.prepared("1", torch.ones_like)
+        count = layer.forward(layer.ones(), ones)
+        return layer.backward(layer.divide(z * v, count.expand_as(z), self.eps), ones)
+
+
+@dataclass(frozen=True)
+class Pass(_Direct):
+    """R_i = R_i: relevance passes an operation of equal input and output shape unchanged."""
+
+    def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        if x.shape != z.shape:
+            raise InvalidRule(
+                f"Pass() needs an operation whose output has its input's shape, met {tuple(x.shape)} -> "
+                f"{tuple(z.shape)}; choose another rule there, for example Epsilon()"
+            )
+        return z * v
