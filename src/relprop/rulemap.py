@@ -41,18 +41,19 @@ class RuleMap:
     def __str__(self) -> str:
         return self.name or "[" + ", ".join(f"{_describe(s)}: {r!r}" for s, r in self.entries) + "]"
 
-    def assign(self, operations: Sequence[Operation]) -> dict[int, Rule]:
-        """The rule of each operation, by its index. Raises InvalidRule for entries and operations without match."""
+    def assign(self, operations: Sequence[Operation], recorded: Sequence[Operation] | None = None) -> dict[int, Rule]:
+        """The rule of each operation, by its index. Raises InvalidRule for entries and operations without match.
+
+        recorded: all operations of the model, those included to which no relevance flows (in gates, for example).
+        """
         rules: dict[int, Rule] = {}
-        used: set[int] = set()
         for op in operations:
             if not (op.affine or op.kind in STABILISED_KINDS):
                 continue
-            for i, (selector, rule) in enumerate(self.entries):
-                if _matches(selector, op):
-                    used.add(i)
-                    rules.setdefault(op.index, rule)
-            if op.index not in rules:
+            match = next((rule for selector, rule in self.entries if _matches(selector, op)), None)
+            if match is not None:
+                rules[op.index] = match
+            else:
                 if op.affine:
                     raise InvalidRule(
                         f"no entry of the rule map matches {op.where} (kind {op.kind!r}). Add a last entry for the "
@@ -61,20 +62,21 @@ class RuleMap:
                 rules[op.index] = Zero()
             if not op.affine:
                 rules[op.index].stabiliser()
-        self._require_used(used, operations)
+        self._require_used(operations if recorded is None else recorded)
         return rules
 
-    def _require_used(self, used: set[int], operations: Sequence[Operation]) -> None:
+    def _require_used(self, operations: Sequence[Operation]) -> None:
         """A glob or type that selects nothing is most likely a slip."""
-        for i, (selector, _) in enumerate(self.entries):
-            if i in used or (isinstance(selector, str) and selector in WORDS):
+        for selector, _ in self.entries:
+            checked = isinstance(selector, type) or (isinstance(selector, str) and selector not in WORDS)
+            if not checked or any(_matches(selector, op) for op in operations):
                 continue
             names = sorted({op.module for op in operations if op.affine})
             raise InvalidRule(
                 f"the selector {_describe(selector)} matches no operation. Affine operations are in the modules: "
                 + (", ".join(repr(n) for n in names) or "none")
             )
-        if not used:
+        if not any(_matches(selector, op) for selector, _ in self.entries for op in operations):
             kinds = ", ".join(sorted({op.kind for op in operations}))
             raise InvalidRule(f"the rule map {self} matches nothing in this model, whose operations are: {kinds}")
 

@@ -44,7 +44,8 @@ def scores_of(trace: Trace, output: Any) -> Tensor:
             f"the model returned several tensors ({listing}). Say which score to explain, for example "
             f"target=lambda output: output{found[0][0]}[:, 0]"
         )
-    return (named or found)[0][1]
+    scores: Tensor = (named or found)[0][1]
+    return scores
 
 
 def before_squash(trace: Trace, tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from relprop.engine import (  # noqa: F401  (each registers its operations)
     activation,
     affine,
     carrier,
+    matrix,
     normaliser,
     product,
     selection,

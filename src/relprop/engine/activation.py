@@ -10,7 +10,8 @@ from torch import Tensor
 
 from relprop.engine.operation import Kept
 from relprop.engine.registry import kind, operation
-from relprop.engine.trace import Call
+from relprop.engine.call import Call
+from relprop.rules.base import stabiliser
 
 # Where f(0) is not zero, relevance can't pass on at z = 0; the share is stabilised.
 EPS = 1e-6
@@ -37,7 +38,7 @@ def ratio(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         at_zero = f(origin)
         (slope,) = torch.autograd.grad(at_zero, origin)
     if not bool(at_zero.detach() == 0):
-        return f(z) / (z + torch.where(z < 0, -EPS, EPS))
+        return f(z) / (z + stabiliser(EPS, z))
     return torch.where(z == 0, slope, f(z) / z)
 
 
@@ -45,7 +46,7 @@ def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | 
     """Record a = f(z), f element by element."""
     op = call.begin("activation", [z], remainder="value zero")
     if call.trace.paths_everywhere or op.depth == 0:
-        op.passes = z
+        op.passes = (z,)
     z = call.tap(op, z)
     out: Tensor = _Activation.apply(f, call.trace.keep(z), z)  # type: ignore[no-untyped-call]
     return cast(Tensor, call.end(op, out, role))
@@ -54,14 +55,14 @@ def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | 
 @operation("relu", "leaky_relu", "abs", "rrelu", "threshold_at_zero", kind="activation")
 def piecewise_linear(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """f(z) / z is the derivative: torch's own backward is right."""
-    return call.native("activation", passes=input)
+    return call.native("activation", passes=(input,))
 
 
 @operation("prelu", "_prelu_kernel", kind="activation")
 def prelu(call: Call, input: Tensor, weight: Tensor) -> Any:
     if call.live(weight):
         call.refuse("its slope is computed from the input")
-    return call.native("activation", passes=input)
+    return call.native("activation", passes=(input,))
 
 
 @kind(

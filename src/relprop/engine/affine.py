@@ -9,12 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from relprop.engine.linear_map import Contraction, Convolution, LinearMap, Matrix, Padded
+from relprop.engine.call import Call
+from relprop.engine.linear_map import Convolution, LinearMap, Matrix, Padded
 from relprop.engine.operation import Kept, Operation, inner
 from relprop.engine.path import relevance_path, replayed
 from relprop.engine.registry import operation
-from relprop.engine.trace import Call, Trace
+from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput
+from relprop.rules.base import stabiliser
 
 
 @dataclass(eq=False)
@@ -79,15 +81,15 @@ class Affine:
         return self.linear.one_sample(bound.to(self.dtype)).contiguous()
 
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
-        stabiliser = torch.where(z < 0, -eps, eps)
-        s = relevance / (z + stabiliser)
+        small = stabiliser(eps, z)
+        s = relevance / (z + small)
         if not eps:
             s = s.masked_fill(z == 0, 0)
         if self.report:
             empty = z == 0
             self.note("bias", bias, s)
             self.note("empty denominator", relevance * empty, torch.ones_like(s))
-            self.note("stabiliser", stabiliser * ~empty, s)
+            self.note("stabiliser", small * ~empty, s)
         return s
 
     def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
@@ -118,7 +120,7 @@ class _AffineFunction(torch.autograd.Function):
         return value()
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:
         if v is None:
             return None, None, None, None
         with torch.autocast(v.device.type, enabled=False):
@@ -291,77 +293,7 @@ def general_convolution(
 
 @operation("linear", kind="linear")
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if call.live(weight) and not call.live(input) and weight.dim() == 2 and bias is None:
-        return _product(call, input, weight)
     return _with_weight(call, "linear", Matrix(), input, weight, bias)
-
-
-@operation("addmm", kind="linear")
-def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if call.live(input) or call.live(mat1) == call.live(mat2):
-        return cast(Tensor, call.decompose(_addmm, input, mat1, mat2, beta, alpha))
-    if call.live(mat2):
-        call.refuse("a product with the weights on the left plus a bias; write torch.mm(a, b) + c")
-        return call.end(call.begin("unsupported"), call.run())
-    bias = input if beta == 1 else input * beta
-    scale = None if alpha == 1 else torch.tensor(alpha, dtype=mat1.dtype)
-    return affine(call, "linear", Matrix(), mat1, *_transposed(call, mat2), scale, bias.detach(), lambda: call.run())
-
-
-def _addmm(c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
-    return beta * c + alpha * (a @ b)
-
-
-@operation("matmul", "mm", "bmm", "mv", "dot", "inner", kind="linear")
-def matmul(call: Call, input: Tensor, other: Tensor) -> Tensor:
-    if call.live(input) and call.live(other):
-        from relprop.engine.product import two_signals
-
-        return two_signals(call, input, other)
-    return _product(call, input, other)
-
-
-@operation("einsum", kind="linear")
-def einsum(call: Call, equation: str, *operands: Any, **kwargs: Any) -> Tensor:
-    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
-    live = [i for i, t in enumerate(tensors) if call.live(t)]
-    if len(tensors) == 1:
-        return cast(Tensor, call.native("sum", stabilised=True))
-    if len(live) == 2 and len(tensors) == 2:
-        from relprop.engine.product import two_signals
-
-        return two_signals(call, tensors[0], tensors[1])
-    if len(live) != 1 or len(tensors) != 2:
-        call.refuse("an einsum of more than two tensors; write it as several einsums of two")
-        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
-    x, w = tensors[live[0]], tensors[1 - live[0]]
-
-    def product(x: Tensor, w: Tensor) -> Tensor:
-        return torch.einsum(equation, *((x, w) if live[0] == 0 else (w, x)))
-
-    return affine(call, "linear", Contraction(product), x, w, None, None, lambda: cast(Tensor, call.run()))
-
-
-def _product(call: Call, input: Tensor, other: Tensor) -> Tensor:
-    """A matrix product of which one factor is live."""
-    if call.live(input) and other.dim() == 2:
-        return affine(
-            call, "linear", Matrix(), input, *_transposed(call, other), None, None, lambda: cast(Tensor, call.run())
-        )
-    if call.live(input):
-        x, w, product = input, other, call.func
-    else:
-        x, w = other, input
-
-        def product(x: Tensor, w: Tensor) -> Tensor:
-            return cast(Tensor, call.func(w, x))
-
-    return affine(call, "linear", Contraction(product), x, w, None, None, lambda: cast(Tensor, call.run()))
-
-
-def _transposed(call: Call, weight: Tensor) -> tuple[Tensor]:
-    """(in, out) weights as (out, in); the same tensor for the same weights, so that preparations are found again."""
-    return (call.trace.prepared.transposed(weight),)
 
 
 def _with_weight(
@@ -371,7 +303,7 @@ def _with_weight(
         call.refuse("its weights are computed from the input. relprop explains layers whose weights are constants")
         return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
     constant = None if bias is None else _along(bias.detach(), linear.channel_axis)
-    return affine(call, kind, linear, input, weight, None, constant, lambda: cast(Tensor, call.run()))
+    return affine(call, kind, linear, input, weight, None, constant, call.run)
 
 
 def _tuple(value: Any, axes: int) -> tuple[int, ...]:
@@ -380,5 +312,3 @@ def _tuple(value: Any, axes: int) -> tuple[int, ...]:
         return (value,) * axes
     numbers = tuple(int(v) for v in value)
     return numbers * axes if len(numbers) == 1 else numbers
-
-

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from relprop.engine.registry import kind, operation
-from relprop.engine.trace import Call
+from relprop.engine.call import Call
 from relprop.errors import TrainingMode
 
 

@@ -97,7 +97,7 @@ def out_of_place(function: Callable[..., Any]) -> Callable[..., Any] | None:
 def display_name(function: Callable[..., Any]) -> str:
     """The function as a user would write it."""
     if isinstance(function, torch._ops.OpOverload):
-        return f"torch.ops.{str(function)}"
+        return f"torch.ops.{function!s}"
     name = getattr(function, "__name__", type(function).__name__)
     if name == "__get__":
         return f"Tensor.{getattr(function, '__self__', function).__name__}"

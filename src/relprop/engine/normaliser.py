@@ -10,7 +10,7 @@ from torch import Tensor
 from relprop.engine.affine import fold, foldable
 from relprop.engine.operation import Kept, map_tensors
 from relprop.engine.registry import operation
-from relprop.engine.trace import Call
+from relprop.engine.call import Call
 from relprop.errors import TrainingMode
 
 

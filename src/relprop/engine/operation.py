@@ -91,9 +91,10 @@ class Operation:
     flow: Flow = field(default_factory=Flow)
     # How to compute the output again from other inputs; kept near the input, where rules may ask for it.
     replay: Replay | None = None
-    # Whether relevance moves through `replay` as it is (carriers), or passes unchanged from output to input.
+    # Whether relevance moves through `replay` as values do (carriers), or passes element by element, whatever the
+    # values, in equal parts to these inputs (activations, gated signals).
     moves: bool = False
-    passes: Tensor | None = None
+    passes: tuple[Tensor, ...] = ()
     superseded_by: Operation | None = None
     watchers: list[Callable[[Tensor, Tensor], None]] = field(default_factory=list)
 

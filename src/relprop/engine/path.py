@@ -26,13 +26,26 @@ class _Division(torch.autograd.Function):
         return tensor.clone()
 
     @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, relevance: Tensor) -> tuple[None, Tensor, None]:
         empty = ctx.value == 0
         if ctx.report:
             lost = float((relevance.double() * empty).sum())
             ctx.op.flow.passed -= lost
             ctx.op.flow.absorb("value zero", lost)
         return None, torch.where(empty, 0, relevance / ctx.value), None
+
+
+class _Through(torch.autograd.Function):
+    """R -> equal parts of R for each source, element by element; the value is the operation's own output."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, *sources: Tensor) -> Tensor:
+        ctx.parts = len(sources)
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *(relevance / ctx.parts,) * ctx.parts
 
 
 def relevance_path(trace: Trace, tensor: Tensor, user: Operation) -> Tensor:
@@ -44,8 +57,9 @@ def relevance_path(trace: Trace, tensor: Tensor, user: Operation) -> Tensor:
         replay = node.replay or op.replay
         if op.moves and replay is not None:
             node.path = replay(lambda t: relevance_path(trace, t, user) if trace.node(t) is not None else t)
-        elif op.passes is not None and op.passes.shape == tensor.shape:
-            node.path = relevance_path(trace, op.passes, user)
+        elif op.passes and all(source.shape == tensor.shape for source in op.passes):
+            paths = [relevance_path(trace, source, user) for source in op.passes]
+            node.path = _Through.apply(tensor.detach(), *paths)  # type: ignore[no-untyped-call]
         else:
             node.path = _Division.apply(user, tensor, trace.report)  # type: ignore[no-untyped-call]
     assert node.path is not None

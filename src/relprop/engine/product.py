@@ -8,7 +8,7 @@ from torch import Tensor
 
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.registry import operation
-from relprop.engine.trace import Call
+from relprop.engine.call import Call, on_gradient
 
 # Factors that only scale what they multiply.
 SCALES = {"gate", "statistic"}
@@ -48,18 +48,21 @@ def _scaled(call: Call, tensor: Tensor, constant: Any, inverse: bool) -> Any:
         if scale is not None:
             scale = 1 / scale if inverse else scale
             return fold(call, record, tensor, scale, None, lambda: cast(Tensor, call.run()))
-    return call.native("product", role=call.node(tensor).role, passes=tensor)
+    return call.native("product", role=call.node(tensor).role, passes=(tensor,))
 
 
 def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
     """A product, of elements or of matrices, of two live factors."""
     role_a, role_b = call.node(a).role, call.node(b).role
+    elementwise = call.name == "mul"
     if role_a in SCALES and role_b not in SCALES:
-        return call.native("product", _replaced(call, a), passes=b)
+        return call.native("product", _replaced(call, a), passes=(b,) if elementwise else ())
     if role_b in SCALES and role_a not in SCALES:
-        return call.native("product", _replaced(call, b), passes=a)
-    out = call.native("product", role=role_a if role_a == role_b else None)
-    out.register_hook(_half)
+        return call.native("product", _replaced(call, b), passes=(a,) if elementwise else ())
+    # Element by element each factor takes half, whatever its value; a matrix product has no such correspondence.
+    passes = (a, b) if elementwise else ()
+    out = call.native("product", role=role_a if role_a == role_b else None, passes=passes)
+    on_gradient(out, _half)
     return out
 
 

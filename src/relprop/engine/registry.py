@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from relprop.errors import RelpropError
 
 if TYPE_CHECKING:
-    from relprop.engine.trace import Call
+    pass
 
 Handler = Callable[..., Any]
 

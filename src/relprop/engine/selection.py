@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relprop.engine.registry import kind
-from relprop.engine.trace import Call
+from relprop.engine.call import Call
 
 
 @kind(

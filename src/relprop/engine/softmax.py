@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from relprop.engine.registry import operation
-from relprop.engine.trace import Call
+from relprop.engine.call import Call, on_gradient
 
 
 @operation("softmax", "log_softmax", kind="softmax")
@@ -29,7 +29,7 @@ def norm(call: Call, *args: Any, **kwargs: Any) -> Any:
 def variance(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Homogeneous of degree two: half of it."""
     out = call.native("sum", role="statistic")
-    out.register_hook(lambda v: v * 0.5)
+    on_gradient(out, lambda v: v * 0.5)
     return out
 
 

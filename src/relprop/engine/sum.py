@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.registry import kind, operation
-from relprop.engine.trace import Call
+from relprop.engine.call import Call
 
 
 @kind(
@@ -70,4 +70,4 @@ def negate(call: Call, input: Tensor) -> Any:
     record = foldable(call, input)
     if record is not None:
         return fold(call, record, input, torch.tensor(-1.0, dtype=input.dtype), None, lambda: cast(Tensor, call.run()))
-    return call.native("sum", role=call.node(input).role, passes=input)
+    return call.native("sum", role=call.node(input).role, passes=(input,))

@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from relprop.engine import functions, metadata
-from relprop.engine.operation import Kept, Node, Operation, Replay, Run, inner, map_tensors, tensors_in
+from relprop.engine.call import Call, on_gradient
+from relprop.engine.operation import Kept, Node, Operation, Run, map_tensors, tensors_in
 from relprop.engine.registry import REGISTRY
 from relprop.engine.weights import PreparedWeights
 from relprop.errors import UnsupportedFunction
@@ -45,8 +45,9 @@ class _Enter(torch.autograd.Function):
         return leaf.clone()
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> Tensor:  # type: ignore[override]
-        return v * ctx.x
+    def backward(ctx: Any, v: Tensor) -> Tensor:
+        relevance: Tensor = v * ctx.x
+        return relevance
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,8 @@ class Trace(TorchFunctionMode):
         if sources:
             names = dict.fromkeys(_function_of(f) for f in strangers if not _is_view_node(f))
             place, module_type = self.current_module()
-            op = Operation(
-                len(self.operations), "carrier", "view", place, module_type, self.run, tuple(sources), shape=tuple(tensor.shape)
-            )
+            op = Operation(len(self.operations), "carrier", "view", place, module_type, self.run, tuple(sources))
+            op.shape = tuple(tensor.shape)
             for name in names:
                 self.refuse(
                     name,
@@ -235,7 +235,7 @@ class Trace(TorchFunctionMode):
     def watch(self, tensor: Tensor, notify: Callable[[Tensor, Tensor], None]) -> None:
         """Call notify(value, v) in every backward pass with what arrives at this tensor."""
         kept = self.keep(tensor)
-        tensor.register_hook(lambda v: notify(kept.value, v))
+        on_gradient(tensor, lambda v: notify(kept.value, v))
 
     # ---- interception
 
@@ -339,203 +339,12 @@ class Trace(TorchFunctionMode):
     def close(self) -> None:
         """Let go of the recorded graph, which refers to itself in ways that only this undoes."""
         for op in self.operations:
-            op.sources, op.z, op.replay, op.passes = (), None, None, None
+            op.sources, op.z, op.replay, op.passes = (), None, None, ()
             op.watchers.clear()
         for store in (self.affine, self.nodes, self._known, self._foreign, self._kept):
             store.clear()
         self._tokens.clear()
         self.inputs.clear()
-
-
-class Call:
-    """One intercepted function call, and the means to record it."""
-
-    __slots__ = ("_place", "args", "func", "functional", "inplace", "kwargs", "name", "trace")
-
-    def __init__(
-        self, trace: Trace, func: Any, name: str, inplace: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        self.trace = trace
-        self.func = func
-        self.name = name
-        self.inplace = inplace
-        # Whether an in-place call is computed out of place and written back.
-        self.functional = False
-        self.args = args
-        self.kwargs = kwargs
-        self._place: tuple[str, type | None] | None = None
-
-    @property
-    def place(self) -> tuple[str, type | None]:
-        """(dotted name, type) of the module that made the call."""
-        if self._place is None:
-            self._place = self.trace.current_module()
-        return self._place
-
-    @property
-    def title(self) -> str:
-        return functions.display_name(self.func)
-
-    @property
-    def where(self) -> str:
-        return f"module '{self.place[0]}'" if self.place[0] else "forward"
-
-    def refuse(self, advice: str) -> None:
-        self.trace.refuse(self.title, self.place[0], advice)
-
-    def live(self, value: Any) -> bool:
-        """Whether an argument is a tensor that depends on the input."""
-        return isinstance(value, Tensor) and self.trace.node(value) is not None
-
-    def node(self, tensor: Tensor) -> Node:
-        """The provenance of a live tensor."""
-        node = self.trace.node(tensor)
-        assert node is not None
-        return node
-
-    def run(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None) -> Any:
-        """The function itself, out of place."""
-        func = functions.out_of_place(self.func) if self.inplace else self.func
-        if func is None:
-            raise UnsupportedFunction(f"{self.title} in {self.where} has no out-of-place form; use one")
-        return func(*(self.args if args is None else args), **(self.kwargs if kwargs is None else kwargs))
-
-    def begin(
-        self, kind: str, sources: Iterable[Tensor] | None = None, *, affine: bool = False, remainder: str = "other"
-    ) -> Operation:
-        """A new operation fed by these live tensors (default: all live arguments)."""
-        trace = self.trace
-        if sources is None:
-            sources = trace.live(self.args, self.kwargs)
-        nodes = []
-        for tensor in sources:
-            node = self.node(tensor)
-            node.consumers += 1
-            made_by = node.operation
-            if made_by.keeps_output and made_by.z is None:
-                made_by.z = trace.keep(tensor)
-            nodes.append(node)
-        op = Operation(
-            len(trace.operations), kind, self.title, *self.place, trace.run, tuple(nodes), affine, remainder=remainder
-        )
-        trace.operations.append(op)
-        return op
-
-    def end(self, op: Operation, out: Any, role: str | None = None) -> Any:
-        """Register an operation's outputs, and what is to be done when relevance arrives at them."""
-        results = [t for t in tensors_in(out) if t.grad_fn is not None]
-        for i, tensor in enumerate(results):
-            op.shape = tuple(tensor.shape)
-            replay = op.replay
-            if replay is not None and isinstance(out, (tuple, list)):
-                replay = Replay(replay.function, replay.args, replay.kwargs, i)
-            self.trace._register(op, tensor, Node(op, role, replay))
-            if self.trace.report and not op.affine:
-                tensor.register_hook(partial(_receive, op, self.trace.keep(tensor)))
-            if op.keeps_output and not op.affine:
-                tensor.register_hook(partial(_stabilise, op, self.trace.report))
-        return out
-
-    def tap(self, op: Operation, tensor: Tensor) -> Tensor:
-        """The tensor, or, when a report is made, a view of it that measures what the operation passes to it."""
-        if not self.trace.report or self.trace.node(tensor) is None:
-            return tensor
-        view = tensor.view_as(tensor)
-        view.register_hook(partial(_pass, op, self.trace.keep(tensor)))
-        return view
-
-    def native(
-        self,
-        kind: str,
-        args: tuple[Any, ...] | None = None,
-        *,
-        role: str | None = None,
-        remainder: str = "other",
-        stabilised: bool = False,
-        moves: bool = False,
-        passes: Tensor | None = None,
-    ) -> Any:
-        """Run the call as torch does, with torch's own backward, and record it.
-
-        stabilised: its share is divided by (z + eps s(z)) when the rule map gives it an eps. moves: its relevance
-        moves as its values do. passes: the input to which relevance passes unchanged, element by element.
-        """
-        trace = self.trace
-        args = self.args if args is None else args
-        op = self.begin(kind, trace.live(args, self.kwargs), remainder=remainder)
-        op.keeps_output = stabilised
-        op.moves = moves
-        if trace.paths_everywhere or op.depth == 0:
-            op.passes = passes
-            func = functions.out_of_place(self.func) if self.inplace else self.func
-            op.replay = Replay(func, args, self.kwargs) if func is not None else None
-        if self.inplace and not self.functional:
-            out = self._overwrite(op, args)
-        else:
-            tap = partial(self.tap, op)
-            out = self.run(map_tensors(args, tap), map_tensors(self.kwargs, tap)) if trace.report else self.run(args)
-        return self.end(op, out, role)
-
-    def _overwrite(self, op: Operation, args: tuple[Any, ...]) -> Any:
-        """Run an in-place function in place."""
-        target: Tensor = args[0]
-        spared = None
-        if self.name == "relu" and target._base is None and op.sources[0].consumers == 1:
-            # A ReLU may overwrite z: where it cuts, nothing arrives.
-            spared = op.sources[0].operation.z
-        self.trace.before_overwrite(target, spared)
-        out = self.func(*args, **self.kwargs)
-        if spared is not None:
-            spared.accept_change()
-        if self.name == "__setitem__":
-            self.end(op, target)
-        return out
-
-    def squash(self, out: Tensor, before: Tensor) -> None:
-        """Remember the tensor before a softmax or sigmoid, which is what is explained if that is the last step."""
-        self.node(out).unsquashed = before
-
-    def carry_unsquashed(self, out: Any) -> None:
-        """After a rearrangement of a softmax's output: rearrange the tensor before the softmax alike, if asked."""
-        live = self.trace.live(self.args, self.kwargs)
-        before = self.node(live[0]).unsquashed
-        results = [t for t in tensors_in(out) if self.trace.node(t) is not None]
-        if before is None or len(live) != 1 or len(results) != 1 or self.inplace:
-            return
-        args = map_tensors(self.args, lambda t: before if t is live[0] else t)
-        with self.trace:
-            again = self.func(*args, **self.kwargs)
-        self.node(results[0]).unsquashed = next(iter(tensors_in(again)))
-
-    def preserve_target(self) -> None:
-        """Before an in-place call whose operation will look back at what it overwrites: let it work on a copy."""
-        target = self.args[0]
-        if not isinstance(target, Tensor) or functions.out_of_place(self.func) is None:
-            return
-        node = self.trace.node(target)
-        self.functional = self.trace.report or self.trace.paths_everywhere or (node and node.operation.depth == 0)
-        if node is not None and self.functional:
-            copy = target.clone()
-            self.trace._register(node.operation, copy, node)
-            self.args = (copy, *self.args[1:])
-
-    def write_back(self, target: Tensor, out: Any) -> Any:
-        """Finish an in-place call that was computed out of place."""
-        if not isinstance(out, Tensor):
-            return out
-        node = self.trace.node(out)
-        self.trace.before_overwrite(target)
-        if target._base is None and target.grad_fn is not None:
-            target.detach_()  # else autograd would visit the overwritten value's history with zeros
-        target.copy_(out)
-        if node is not None:
-            self.trace._register(node.operation, target, node)
-        return target
-
-    def decompose(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Let other functions do this call's work, each seen and recorded on its own."""
-        with self.trace:
-            return function(*args, **kwargs)
 
 
 @contextlib.contextmanager
@@ -549,26 +358,6 @@ def _own_saved_tensors() -> Iterator[None]:
 
 
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-
-
-def _receive(op: Operation, value: Kept, v: Tensor) -> None:
-    op.flow.received += inner(value.value, v)
-
-
-def _pass(op: Operation, value: Kept, v: Tensor) -> None:
-    op.flow.passed += inner(value.value, v)
-
-
-def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
-    """v z / (z + eps s(z)), for sums and normalisers."""
-    eps = op.rule.stabiliser()
-    if not eps or op.z is None:
-        return None
-    z = op.z.value
-    stabilised = v * (z / (z + torch.where(z < 0, -eps, eps)))
-    if report:
-        op.flow.absorb("stabiliser", inner(z, v - stabilised))
-    return stabilised
 
 
 def _is_view_node(grad_fn: Any) -> bool:

@@ -31,7 +31,8 @@ def prepare(model: Any) -> Model:
     if isinstance(model, nn.Module):
         for name, module in model.named_modules():
             _refuse_opaque(name, module)
-    return model
+    prepared: Model = model
+    return prepared
 
 
 def _inside(model: Any) -> Any:

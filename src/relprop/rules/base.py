@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from relprop.errors import InvalidRule
@@ -85,6 +86,11 @@ class Rule:
             f"{self} has no meaning for a sum or normaliser. Write Zero() or Epsilon(eps) for them, "
             f'for example RuleMap([("sum", Epsilon(1e-6)), ("affine", {self})])'
         )
+
+
+def stabiliser(eps: float, z: Tensor) -> Tensor:
+    """eps s(z), with s(0) = +1, shaped like z."""
+    return torch.where(z < 0, z.new_tensor(-eps), z.new_tensor(eps))
 
 
 def require(condition: bool, rule: str, met: Any, expected: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from relprop.rules.base import Layer, Rule, require
+from relprop.rules.base import Layer, Rule, require, stabiliser
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Epsilon(Rule):
         s = layer.divide(z * v, z, self.eps)
         ones = layer.prepared("1", torch.ones_like)
         count = layer.forward(layer.ones(), ones)
-        rest = self.eps * torch.where(z < 0, -1.0, 1.0)
+        rest = stabiliser(self.eps, z)
         if layer.bias is not None:
             rest = rest + layer.bias
         return x * layer.backward(s, layer.weight) + layer.backward(s * rest / count, ones)

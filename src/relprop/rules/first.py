@@ -44,11 +44,7 @@ class ZBox(_Direct):
         wx = z if layer.bias is None else z - layer.bias
         box = wx - layer.forward(low, w_plus) - layer.forward(high, w_minus)
         s = layer.divide(z * v, box, self.eps)
-        return (
-            x * layer.backward(s, layer.weight)
-            - low * layer.backward(s, w_plus)
-            - high * layer.backward(s, w_minus)
-        )
+        return x * layer.backward(s, layer.weight) - low * layer.backward(s, w_plus) - high * layer.backward(s, w_minus)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ class Gamma(Rule):
         # After a ReLU no relevance arrives where z < 0, and half of the passes can be left out.
         if bool((relevance * below).any()):
             p, n = self._parts(layer, x, relevance.masked_fill(~below, 0), down, up, negative)
-            for_positive, for_negative = for_positive + p, n if for_negative is None else for_negative + n
+            for_positive = for_positive + p
+            for_negative = None if for_negative is None or n is None else for_negative + n
         return for_positive if for_negative is None else torch.where(x >= 0, for_positive, for_negative)
 
     def _parts(

@@ -1,0 +1,60 @@
+"""relprop: what made a neural network decide, by Layer-wise Relevance Propagation."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from relprop import errors, rules
+    from relprop.attribution import Attribution, load
+    from relprop.engine.registry import register
+    from relprop.explainer import Explainer, check, explain
+    from relprop.models import load_program
+    from relprop.report import Report
+    from relprop.rulemap import RuleMap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attribution",
+    "Explainer",
+    "Report",
+    "RuleMap",
+    "check",
+    "errors",
+    "explain",
+    "load",
+    "load_program",
+    "register",
+    "rules",
+]
+
+# Where each public name comes from, imported when it is first asked for: torch takes seconds, `relprop --help` none.
+_HOMES = {
+    "Attribution": "relprop.attribution",
+    "Explainer": "relprop.explainer",
+    "Report": "relprop.report",
+    "RuleMap": "relprop.rulemap",
+    "check": "relprop.explainer",
+    "explain": "relprop.explainer",
+    "load": "relprop.attribution",
+    "load_program": "relprop.models",
+    "register": "relprop.engine.registry",
+}
+_MODULES = {"errors", "rules"}
+
+
+if not TYPE_CHECKING:  # a type checker that saw this would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

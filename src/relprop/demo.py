@@ -1,0 +1,162 @@
+"""The demonstration: digits and photographs, each explained under several presets, as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from relprop import zoo
+from relprop.attribution import Attribution
+from relprop.explainer import Explainer
+from relprop.targets import Target
+from relprop.view.files import write_whole
+from relprop.view.legend import Legend, number
+from relprop.view.page import Picture, Section, page
+
+# A flat first layer makes every pixel of a fully connected network equal, so the MLP is shown without one.
+PRESETS: Mapping[str, tuple[str, ...]] = {
+    "mnist-mlp": ("epsilon", "gamma", "epsilon-gamma-box", "deep-taylor"),
+    "mnist-cnn": ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box", "deep-taylor"),
+    "efficientnet-lite0": ("epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1-flat", "epsilon"),
+}
+MISREAD = 89  # the one of the zoo's hundred digits that mnist-mlp misreads
+
+INTRODUCTION = (
+    "Each picture was shown to a trained network, and the score of the class it decided for was redistributed, layer "
+    "by layer, onto the pixels (Layer-wise Relevance Propagation). Red pixels speak for the class, blue ones against "
+    "it. A preset says which rule does so in which layer; all presets of a picture come from one forward pass. Where "
+    "the sum of relevance is not the score, the rest was taken up inside the network, as stated."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One picture, explained for one score by one model; `compared` are the presets' explanations of it.
+
+    `picture` is what the model saw, `claim` what positive relevance speaks for.
+    """
+
+    heading: str
+    model: str
+    picture: Image.Image
+    claim: str
+    facts: tuple[tuple[str, str], ...]
+    compared: Mapping[str, Attribution]
+
+    @property
+    def first(self) -> Attribution:
+        """The explanation under the first preset."""
+        return next(iter(self.compared.values()))
+
+
+def digits(model: str) -> Iterator[Case]:
+    """One handwritten digit of each class, the first in the zoo, explained for the digit that `model` reads."""
+    explainer = _explainer(model)
+    images, _ = zoo.digits()
+    for digit in range(10):
+        x = images[10 * digit : 10 * digit + 1]
+        compared = explainer.compare(x, PRESETS[model])
+        read = next(iter(compared.values())).label(0)
+        yield Case(
+            f"A handwritten {digit}, read as {read}",
+            model,
+            _digit(x),
+            f"the digit {read}",
+            (("digit", str(digit)),),
+            compared,
+        )
+
+
+def mistake() -> Iterator[Case]:
+    """The digit that mnist-mlp misreads: what speaks for its answer, for the truth, for the one over the other."""
+    explainer = _explainer("mnist-mlp")
+    images, labels = zoo.digits()
+    x, truth = images[MISREAD : MISREAD + 1], int(labels[MISREAD])
+    read = int(explainer(x).target[0])
+
+    def margin(scores: Tensor) -> Tensor:
+        return scores[:, read] - scores[:, truth]
+
+    questions: Sequence[tuple[str, str, Target]] = (
+        (f"what speaks for {read}?", f"the digit {read}", read),
+        (f"what speaks for {truth}?", f"the digit {truth}", truth),
+        (f"what speaks for {read} rather than {truth}?", f"{read} rather than {truth}", margin),
+    )
+    for question, claim, target in questions:
+        yield Case(
+            f"A mistake: a handwritten {truth}, read as {read}; {question}",
+            "mnist-mlp",
+            _digit(x),
+            claim,
+            (("digit", str(truth)), ("read as", str(read))),
+            explainer.compare(x, PRESETS["mnist-mlp"], target),
+        )
+
+
+def photographs() -> Iterator[Case]:
+    """The zoo's photographs, explained for what EfficientNet-Lite0 sees in them. Raises MissingExtra."""
+    model = "efficientnet-lite0"
+    pictures, entry, explainer = zoo.photos(), zoo.entry(model), _explainer(model)
+    for name, picture in pictures.items():
+        compared = explainer.compare(entry.preprocess(picture), PRESETS[model])
+        seen = next(iter(compared.values())).label(0)
+        facts = (("photograph", name),)
+        yield Case(f"A photograph ({name}), seen as {seen}", model, entry.display(picture), seen, facts, compared)
+
+
+def write_page(cases: Sequence[Case], path: Path) -> None:
+    """Writes the cases as one HTML file without scripts that fetches nothing. Raises InvalidFile."""
+    shown: set[str] = set()
+    sections = []
+    for case in cases:
+        sections.append(_section(case, legend=case.model not in shown))
+        shown.add(case.model)
+    write_whole(path, page("relprop: what the networks looked at", sections, INTRODUCTION).encode())
+
+
+def taken_up(attribution: Attribution) -> str:
+    """Where the relevance went that did not reach the input, down to a thousandth of the score."""
+    least = 1e-3 * abs(attribution.conservation.score)
+    parts = [
+        f"{cause} {number(amount)}"
+        for cause, amount in attribution.conservation.absorbed.items()
+        if abs(amount) >= least
+    ]
+    return ", ".join(parts) or "nothing to speak of"
+
+
+def _section(case: Case, legend: bool) -> Section:
+    balances = [
+        (preset, f"sum of relevance {number(each.conservation.relevance)}; not passed to the input: {taken_up(each)}")
+        for preset, each in case.compared.items()
+    ]
+    return Section(
+        heading=case.heading,
+        picture=Picture(case.picture, "what the network saw", f"{case.heading}: the picture"),
+        facts=[("model", case.model), *case.facts, ("explained", case.claim), ("score", _score(case)), *balances],
+        heatmaps=[_heatmap(case, preset, each) for preset, each in case.compared.items()],
+        legend=Legend("the class that is explained", None) if legend else None,
+    )
+
+
+def _heatmap(case: Case, preset: str, attribution: Attribution) -> Picture:
+    total = number(float(attribution.total[0]))
+    alt = f"Heatmap of the relevance for {case.claim} under the preset {preset}, sum {total}"
+    return Picture(attribution.to_pil(0, scale=1), f"{preset}: sum {total}", alt)
+
+
+def _score(case: Case) -> str:
+    return number(float(case.first.score[0]))
+
+
+def _explainer(model: str) -> Explainer:
+    return Explainer(zoo.load(model), bounds=zoo.entry(model).bounds)
+
+
+def _digit(x: Tensor) -> Image.Image:
+    """The pixels (1, 1, 28, 28) in [-1, 1] as a picture."""
+    return Image.fromarray(((x[0, 0] + 1) * 127.5).round().byte().numpy())

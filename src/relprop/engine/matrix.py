@@ -1,0 +1,76 @@
+"""Matrix products: affine where one factor is a constant, products where both are signals."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from relprop.engine.affine import affine
+from relprop.engine.call import Call
+from relprop.engine.linear_map import Contraction, Matrix
+from relprop.engine.product import two_signals
+from relprop.engine.registry import operation
+
+
+@operation("addmm", kind="linear")
+def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    if call.live(input) or call.live(mat1) == call.live(mat2):
+        return cast(Tensor, call.decompose(_addmm, input, mat1, mat2, beta, alpha))
+    if call.live(mat2):
+        call.refuse("a product with the weights on the left plus a bias; write torch.mm(a, b) + c")
+        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    bias = input if beta == 1 else input * beta
+    scale = None if alpha == 1 else torch.tensor(alpha, dtype=mat1.dtype)
+    return affine(call, "linear", Matrix(), mat1, *_transposed(call, mat2), scale, bias.detach(), call.run)
+
+
+def _addmm(c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
+    return beta * c + alpha * (a @ b)
+
+
+@operation("matmul", "mm", "bmm", "mv", "dot", "inner", kind="linear")
+def matmul(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    if call.live(input) and call.live(other):
+        return cast(Tensor, two_signals(call, input, other))
+    return _product(call, input, other)
+
+
+@operation("einsum", kind="linear")
+def einsum(call: Call, equation: str, *operands: Any, **kwargs: Any) -> Tensor:
+    tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
+    live = [i for i, t in enumerate(tensors) if call.live(t)]
+    if len(tensors) == 1:
+        return cast(Tensor, call.native("sum", stabilised=True))
+    if len(live) == 2 and len(tensors) == 2:
+        return cast(Tensor, two_signals(call, tensors[0], tensors[1]))
+    if len(live) != 1 or len(tensors) != 2:
+        call.refuse("an einsum of more than two tensors; write it as several einsums of two")
+        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    x, w = tensors[live[0]], tensors[1 - live[0]]
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        return torch.einsum(equation, *((x, w) if live[0] == 0 else (w, x)))
+
+    return affine(call, "linear", Contraction(product), x, w, None, None, call.run)
+
+
+def _product(call: Call, input: Tensor, other: Tensor) -> Tensor:
+    """A matrix product of which one factor is live."""
+    if call.live(input) and other.dim() == 2:
+        return affine(call, "linear", Matrix(), input, *_transposed(call, other), None, None, call.run)
+    if call.live(input):
+        x, w, product = input, other, call.func
+    else:
+        x, w = other, input
+
+        def product(x: Tensor, w: Tensor) -> Tensor:
+            return cast(Tensor, call.func(w, x))
+
+    return affine(call, "linear", Contraction(product), x, w, None, None, call.run)
+
+
+def _transposed(call: Call, weight: Tensor) -> tuple[Tensor]:
+    """(in, out) weights as (out, in); the same tensor for the same weights, so that preparations are found again."""
+    return (call.trace.prepared.transposed(weight),)

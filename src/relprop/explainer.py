@@ -1,0 +1,231 @@
+"""The front door: explain() for one call, Explainer for many inputs, check() for a report."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.attribution import Attribution
+from relprop.conservation import OperationFlow
+from relprop.engine.trace import Trace
+from relprop.engine.weights import PreparedWeights
+from relprop.errors import InvalidTarget, RelpropError, UnsupportedFunction
+from relprop.inputs import Inputs, checked_bounds, checked_inputs
+from relprop.models import module_names, prepare, refuse_training
+from relprop.presets import Bounds, Rules, rule_map
+from relprop.report import Report
+from relprop.rulemap import RuleMap
+from relprop.session import Seed, Session, Start, flow_of
+from relprop.targets import Target
+
+
+def explain(
+    model: Callable[..., Any],
+    x: Inputs,
+    target: Target = None,
+    *,
+    targets: Sequence[Target] | None = None,
+    rules: Rules = "auto",
+    bounds: Bounds | None = None,
+    seed: Seed = "score",
+    layers: Sequence[str] = (),
+    labels: Sequence[str] | None = None,
+) -> Any:
+    """Redistribute a model's score onto its input by Layer-wise Relevance Propagation.
+
+    model: any PyTorch model in evaluation mode, or a function of tensors; it is not changed.
+    x: the input, shape (batch, ...); a tuple for positional, a dict for named inputs.
+    target: None (each sample's highest score), a class index or name, one per sample, or a function from the model's
+        output to one score per sample, shape (batch,). targets=[...]: several, from one forward pass.
+    rules: a preset's name, a rule, a RuleMap; "auto" decides from the model's operations.
+    bounds: (low, high), the range of valid inputs: numbers, or tensors of shape (channels, 1, 1).
+    seed: "score", or the relevance to start from, a tensor shaped like the model's output.
+    layers: names of modules whose output's relevance is wanted too.
+    labels: class names, default `model.labels` or `model.config.id2label` if the model has them.
+
+    Returns an Attribution, or a list of them for targets=[...]. Raises children of relprop.errors.RelpropError.
+    """
+    explainer = Explainer(model, rules, bounds=bounds, labels=labels)
+    return explainer(x, target, targets=targets, seed=seed, layers=layers)
+
+
+def check(
+    model: Callable[..., Any],
+    x: Inputs,
+    target: Target = None,
+    *,
+    rules: Rules = "auto",
+    bounds: Bounds | None = None,
+) -> Report:
+    """Which operations a model consists of, which rule each gets, and where relevance is lost.
+
+    Unsupported functions are listed, all of them, instead of raised. Arguments as for `explain`.
+    """
+    return Explainer(model, rules, bounds=bounds).check(x, target)
+
+
+class Explainer:
+    """Explains many inputs of one model; modified weights are prepared once.
+
+    Arguments as for `explain`. Safe to use from several threads.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        rules: Rules = "auto",
+        *,
+        bounds: Bounds | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        self.model = prepare(model)
+        self.bounds = checked_bounds(bounds)
+        self.rules = rules
+        self.labels = tuple(labels) if labels is not None else _labels_of(self.model)
+        self._prepared = PreparedWeights()
+        self._map = rule_map(rules, self.bounds)
+
+    def __call__(
+        self,
+        x: Inputs,
+        target: Target = None,
+        *,
+        targets: Sequence[Target] | None = None,
+        seed: Seed = "score",
+        layers: Sequence[str] = (),
+    ) -> Any:
+        """An Attribution for `x`, or a list of them, one for each of `targets`. Arguments as for `explain`."""
+        if targets is not None and target is not None:
+            raise InvalidTarget("give target=... for one target or targets=[...] for several, not both")
+        if targets is not None and not targets:
+            raise InvalidTarget("targets=[] is empty; give at least one target, or leave it away")
+        wanted = [target] if targets is None else list(targets)
+        found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers)]
+        return found[0] if targets is None else found
+
+    def compare(
+        self, x: Inputs, rules: Sequence[Rules], target: Target = None, *, layers: Sequence[str] = ()
+    ) -> dict[str, Attribution]:
+        """Several rule maps from one forward pass: {name of the preset or rule map: Attribution}."""
+        maps = [rule_map(r, self.bounds) for r in rules]
+        row = self._explain(x, [target], maps, "score", layers)[0]
+        names = [r if isinstance(r, str) else str(m) for r, m in zip(rules, maps, strict=True)]
+        return dict(zip(names, row, strict=True))
+
+    def check(self, x: Inputs, target: Target = None) -> Report:
+        """As relprop.check, for this explainer's model and rules."""
+        with self._trace(x, [self._map], report=True) as session:
+            if session.trace.unsupported:
+                return self._unsupported(session)
+            try:
+                start = session.start(target, "score", self.labels)
+            except UnsupportedFunction:
+                return self._unsupported(session)
+            relevance, name = session.redistribute(start, self._map)
+            return Report(
+                session.flows(start),
+                (),
+                tuple(session.trace.notes),
+                rules=name,
+                score=float(start.score.double().sum()),
+                relevance=sum(float(r.double().sum()) for r in relevance),
+            )
+
+    def _unsupported(self, session: Session) -> Report:
+        operations = tuple(flow_of(op, {}) for op in session.trace.operations)
+        return Report(operations, tuple(map(str, session.trace.unsupported)), tuple(session.trace.notes))
+
+    def _explain(
+        self,
+        x: Inputs,
+        targets: Sequence[Target],
+        maps: Sequence[RuleMap | None],
+        seed: Seed,
+        layers: Sequence[str],
+    ) -> list[list[Attribution]]:
+        """Attributions by target and rule map, from one forward pass."""
+        found = []
+        with self._trace(x, maps, layers=layers) as session:
+            session.trace.raise_unsupported()
+            for target in targets:
+                start = session.start(target, seed, self.labels)
+                found.append([self._attribution(session, start, x, target, chosen, seed) for chosen in maps])
+        return found
+
+    def _attribution(
+        self, session: Session, start: Start, x: Inputs, target: Target, chosen: RuleMap | None, seed: Seed
+    ) -> Attribution:
+        relevance, name = session.redistribute(start, chosen)
+        score = start.score  # all that may outlive the session of its start
+
+        def flows_again() -> tuple[OperationFlow, ...]:
+            """The explanation once more, with figures for every operation: paid for only when looked at."""
+            with self._trace(x, [chosen], report=True) as again:
+                restart = again.start(target, seed, self.labels)
+                if not torch.equal(restart.score, score):
+                    raise RelpropError(
+                        "the model's score is not what it was when this was explained: the model or the input has "
+                        "changed since. Explain again to see where relevance goes now"
+                    )
+                again.redistribute(restart, chosen)
+                return again.flows(restart)
+
+        return Attribution(
+            relevance=session.structured(relevance),
+            score=score,
+            target=start.index,
+            output=_detached(session.output),
+            inputs=session.structured([given.tensor.detach() for given in session.used]),
+            rules=name,
+            labels=self.labels,
+            layers=dict(session.layers),
+            notes=tuple(session.trace.notes),
+            trace_flow=flows_again,
+        )
+
+    @contextlib.contextmanager
+    def _trace(
+        self, x: Inputs, maps: Sequence[RuleMap | None], *, report: bool = False, layers: Sequence[str] = ()
+    ) -> Iterator[Session]:
+        """A recorded forward pass, whose graph is let go of at the end."""
+        refuse_training(self.model)
+        checked = checked_inputs(x)
+        everywhere = any(chosen is not None and chosen.needs_paths_everywhere for chosen in maps)
+        trace = Trace(module_names(self.model), self._prepared, paths_everywhere=everywhere, report=report)
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                yield Session(self.model, trace, checked, layers)
+        finally:
+            trace.close()
+
+
+def _labels_of(model: Any) -> tuple[str, ...] | None:
+    """Class names that a model brings along."""
+    labels = getattr(model, "labels", None)
+    if isinstance(labels, (list, tuple)) and all(isinstance(label, str) for label in labels):
+        return tuple(labels)
+    by_id = getattr(getattr(model, "config", None), "id2label", None)
+    if isinstance(by_id, dict):
+        return tuple(str(by_id[i]) for i in sorted(by_id))
+    return None
+
+
+def _detached(value: Any) -> Any:
+    """An output without its graph, in the same structure."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: _detached(getattr(value, f.name)) for f in fields(value) if f.init}
+        return replace(value, **changed)
+    if isinstance(value, dict):
+        items = {k: _detached(v) for k, v in value.items()}
+        return items if type(value) is dict else type(value)(**items)
+    if isinstance(value, (list, tuple)):
+        items_ = [_detached(v) for v in value]
+        return type(value)(*items_) if hasattr(value, "_fields") else type(value)(items_)
+    return value

@@ -1,0 +1,63 @@
+"""Inputs: what may be given to a model to be explained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from relprop.engine.trace import Trace
+from relprop.errors import InvalidInput, NonFinite
+from relprop.presets import Bounds
+
+Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
+
+
+def checked_inputs(x: Any) -> Inputs:
+    """InvalidInput or NonFinite for what can't be explained."""
+    if not isinstance(x, (Tensor, tuple, list, dict)):
+        raise InvalidInput(
+            f"got a {type(x).__name__} as input; give a tensor of shape (batch, ...), for example "
+            "torch.from_numpy(array)[None], or a tuple or dict of tensors for several inputs"
+        )
+    items = [(None, x)] if isinstance(x, Tensor) else list(x.items() if isinstance(x, dict) else enumerate(x))
+    if not any(isinstance(v, Tensor) for _, v in items):
+        raise InvalidInput("the input holds no tensor")
+    for key, value in items:
+        if isinstance(value, Tensor):
+            _check_tensor(key, value)
+    return x
+
+
+def _check_tensor(key: Any, value: Tensor) -> None:
+    name = input_name(key)
+    if value.dim() == 0 or value.numel() == 0:
+        raise InvalidInput(f"{name} has shape {tuple(value.shape)}; expected a batch of samples, (batch, ...)")
+    if value.is_complex():
+        raise InvalidInput(f"{name} is complex ({value.dtype}); relevance is defined for real values")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        count = int((~torch.isfinite(value)).sum())
+        raise NonFinite(f"{name} holds {count} values that are NaN or infinite. Clean them: torch.nan_to_num(x)")
+
+
+def input_name(key: Any) -> str:
+    return "the input" if key is None else f"input {key!r}"
+
+
+def integer_input(trace: Trace) -> InvalidInput:
+    dtypes = ", ".join(sorted({str(given.tensor.dtype) for given in trace.inputs}))
+    return InvalidInput(
+        f"the input is of integers ({dtypes}) and goes through no embedding. Convert an image first, as in training: "
+        "x.float() / 255"
+    )
+
+
+def checked_bounds(bounds: Any) -> Bounds | None:
+    if bounds is None:
+        return None
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+        raise InvalidInput(
+            f"bounds: got {bounds!r}, expected (low, high), numbers or tensors of shape (channels, 1, 1)"
+        )
+    return bounds[0], bounds[1]

@@ -1,0 +1,241 @@
+"""A session: one recorded forward pass, and the backward passes that are asked of it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+import relprop.engine  # noqa: F401  (registers the operations)
+from relprop import targets
+from relprop.conservation import OperationFlow
+from relprop.engine.operation import Flow, Operation
+from relprop.engine.trace import Trace
+from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
+from relprop.inputs import Inputs, input_name, integer_input
+from relprop.presets import choose
+from relprop.rulemap import RuleMap
+from relprop.targets import Target
+
+Seed = Literal["score"] | Tensor
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is redistributed: a tensor of the trace, v = R / value there, and the sum for each sample.
+
+    index: the class of each sample, (batch,), if a class's score is explained.
+    """
+
+    tensor: Tensor
+    v: Tensor
+    score: Tensor
+    index: Tensor | None
+
+
+class Session:
+    """One forward pass and what is asked of it."""
+
+    def __init__(self, model: Callable[..., Any], trace: Trace, x: Inputs, layers: Sequence[str]) -> None:
+        self.trace = trace
+        self.x = x
+        self.layers: dict[str, Tensor] = {}
+        with _watched(model, trace, layers, self.layers), _eager(), trace:
+            self.output = self._run(model)
+        self.model_end = len(trace.operations)
+        self.batch = next(t.shape[0] for t in _tensors(x))
+
+    def _run(self, model: Callable[..., Any]) -> Any:
+        trace, x = self.trace, self.x
+        try:
+            if isinstance(x, Tensor):
+                return model(trace.enter(None, x))
+            if isinstance(x, dict):
+                return model(**{k: trace.enter(k, v) if isinstance(v, Tensor) else v for k, v in x.items()})
+            return model(*(trace.enter(i, v) if isinstance(v, Tensor) else v for i, v in enumerate(x)))
+        except RuntimeError as error:
+            if not any(given.leaves for given in trace.inputs) and trace.inputs:
+                raise integer_input(trace) from error
+            raise
+
+    @property
+    def used(self) -> list[Any]:
+        """The inputs that relevance is reported for."""
+        return [given for given in self.trace.inputs if given.leaves]
+
+    def start(self, target: Target, seed: Seed, labels: Sequence[str] | None) -> Start:
+        """Where relevance starts from: a target's score, or a seed of relevance at the model's output."""
+        if not self.used:
+            raise integer_input(self.trace)
+        if isinstance(seed, str) and seed == "score":
+            score, index = targets.select(self.trace, self.output, target, labels, self.batch)
+            self.trace.raise_unsupported()
+            targets.require_finite(score)
+            return Start(score, torch.ones_like(score), score.detach(), index)
+        if not isinstance(seed, Tensor):
+            raise InvalidTarget(f'seed: got {seed!r}, expected "score" or a tensor shaped like the model\'s output')
+        return self._seeded(seed)
+
+    def _seeded(self, seed: Tensor) -> Start:
+        output = targets.before_squash(self.trace, targets.scores_of(self.trace, self.output))
+        if output.shape != seed.shape:
+            raise InvalidTarget(
+                f"the seed has shape {tuple(seed.shape)}, the model's output {tuple(output.shape)}; they must agree"
+            )
+        if not bool(torch.isfinite(seed).all()):
+            raise NonFinite("the seed holds NaN or infinity; give the relevance to start from")
+        with self.trace:
+            start = output.view_as(output)  # makes the output an operand, so that its value is kept
+        value, seed = output.detach(), seed.detach().to(output)
+        if bool(((value == 0) & (seed != 0)).any()):
+            raise InvalidTarget("the seed gives relevance to an output whose value is zero, which nothing explains")
+        total = seed.flatten(1).sum(1) if seed.dim() > 1 else seed
+        return Start(start, torch.where(value == 0, torch.zeros_like(seed), seed / value), total, None)
+
+    def redistribute(self, start: Start, chosen: RuleMap | None) -> tuple[list[Tensor], str]:
+        """(relevance of each used input, name of the rules), by one backward pass."""
+        operations = self._operations(start)
+        chosen = chosen if chosen is not None else choose(operations)
+        self.trace.run.rules = chosen.assign(operations, self.trace.operations)
+        for op in operations:
+            op.flow = Flow()
+        for name in self.layers:
+            self.layers[name] = torch.zeros_like(self.layers[name])
+        leaves = [leaf for given in self.used for leaf in given.leaves]
+        collected = torch.autograd.grad(start.tensor, leaves, start.v, retain_graph=True, allow_unused=True)
+        by_leaf = dict(zip(map(id, leaves), collected, strict=True))
+        if all(r is None for r in collected):
+            raise InvalidOutput("the score does not depend on the input: nothing arrived there")
+        relevance = []
+        for given in self.used:
+            arrived = [torch.zeros_like(leaf) if (r := by_leaf[id(leaf)]) is None else r for leaf in given.leaves]
+            if given.tokens:
+                arrived = [r.sum(-1) for r in arrived]
+            relevance.append(sum(arrived[1:], arrived[0]).detach())
+        for given, r in zip(self.used, relevance, strict=True):
+            if not bool(torch.isfinite(r).all()):
+                raise NonFinite(
+                    f"the relevance of {input_name(given.key)} overflowed under the rules {chosen}. Use a stabiliser "
+                    "(Epsilon(1e-3)), or a wider dtype: model.double(), x.double()"
+                )
+        return relevance, str(chosen)
+
+    def flows(self, start: Start) -> tuple[OperationFlow, ...]:
+        """What each operation received and passed on in the last backward pass."""
+        rules = self.trace.run.rules
+        return tuple(
+            flow_of(op, rules)
+            for op in self._operations(start)
+            # Picking the target's score out of the output is no step of the model.
+            if op.kind != "input" and not (op.kind == "carrier" and op.index >= self.model_end)
+        )
+
+    def _operations(self, start: Start) -> list[Operation]:
+        node = self.trace.node(start.tensor)
+        assert node is not None
+        return _reachable(node.operation)
+
+    def structured(self, values: list[Tensor]) -> Any:
+        """Values of the used inputs in the form in which the inputs were given."""
+        if isinstance(self.x, Tensor):
+            return values[0]
+        if isinstance(self.x, dict):
+            return {given.key: v for given, v in zip(self.used, values, strict=True)}
+        return tuple(values)
+
+
+def _reachable(last: Operation) -> list[Operation]:
+    """The operations between the input and a score, in forward order; marks the last affine ones."""
+    seen: dict[int, Operation] = {}
+    stack = [last]
+    while stack:
+        op = stack.pop()
+        if op.index not in seen:
+            seen[op.index] = op
+            stack += [node.operation for node in op.sources]
+    ordered = [seen[index] for index in sorted(seen)]
+    before_affine: set[int] = set()
+    for op in reversed(ordered):
+        op.last = op.affine and op.index not in before_affine
+        if op.affine or op.index in before_affine:
+            before_affine.update(node.operation.index for node in op.sources)
+    return ordered
+
+
+def flow_of(op: Operation, rules: Mapping[int, Any]) -> OperationFlow:
+    absorbed = dict(op.flow.absorbed)
+    rest = op.flow.received - op.flow.passed - sum(absorbed.values())
+    if rest:
+        size = abs(op.flow.received) + abs(op.flow.passed)
+        cause = op.remainder if abs(rest) > 1e-5 * size else "rounding"
+        absorbed[cause] = absorbed.get(cause, 0.0) + rest
+    rule = repr(rules[op.index]) if op.index in rules else ""
+    return OperationFlow(op.index, op.function, op.module, op.kind, rule, op.flow.received, op.flow.passed, absorbed)
+
+
+@contextlib.contextmanager
+def _watched(model: Callable[..., Any], trace: Trace, names: Sequence[str], found: dict[str, Tensor]) -> Iterator[None]:
+    """Collect the relevance at the outputs of the named modules, through hooks that are gone afterwards."""
+    if isinstance(names, str):
+        names = [names]
+    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    handles = []
+    try:
+        for name in names:
+            if name not in modules:
+                close = difflib.get_close_matches(name, modules, n=3)
+                hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+                raise InvalidInput(f"layers: the model has no module named {name!r}.{hint}")
+            handles.append(modules[name].register_forward_hook(_collector(trace, name, found)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in names:
+        if name not in found:
+            raise InvalidInput(f"layers: the module {name!r} was not called, or nothing live came out of it")
+
+
+def _collector(trace: Trace, name: str, found: dict[str, Tensor]) -> Callable[..., None]:
+    thread = threading.get_ident()
+
+    def collect(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() != thread:
+            return
+        tensor = next((t for t in _tensors(output) if trace.node(t) is not None), None)
+        if tensor is None:
+            return
+        if name in found and found[name].shape != tensor.shape:
+            raise InvalidInput(f"layers: the module {name!r} is called with different shapes; its relevances can't add")
+        found[name] = torch.zeros_like(tensor.detach())
+
+        def notify(value: Tensor, v: Tensor) -> None:
+            found[name] = found[name] + value * v
+
+        trace.watch(tensor, notify)
+        node = trace.node(tensor)
+        assert node is not None
+        node.operation.watchers.append(notify)
+
+    return collect
+
+
+@contextlib.contextmanager
+def _eager() -> Iterator[None]:
+    """Compiled parts of a model run as plain Python meanwhile, where their functions can be seen."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [t for _, t in targets.parts(value)]
