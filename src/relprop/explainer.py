@@ -15,7 +15,7 @@ from relprop.conservation import OperationFlow
 from relprop.engine.trace import Trace
 from relprop.engine.weights import PreparedWeights
 from relprop.errors import InvalidTarget, RelpropError, UnsupportedFunction
-from relprop.inputs import Inputs, checked_bounds, checked_inputs
+from relprop.inputs import Inputs, checked_bounds, checked_inputs, require_within
 from relprop.models import module_names, prepare, refuse_training
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.report import Report
@@ -195,6 +195,7 @@ class Explainer:
         """A recorded forward pass, whose graph is let go of at the end."""
         refuse_training(self.model)
         checked = checked_inputs(x)
+        require_within(checked, self.bounds)
         everywhere = any(chosen is not None and chosen.needs_paths_everywhere for chosen in maps)
         trace = Trace(module_names(self.model), self._prepared, paths_everywhere=everywhere, report=report)
         try:

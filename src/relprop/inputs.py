@@ -11,6 +11,9 @@ from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, NonFinite
 from relprop.presets import Bounds
 
+# Rounding may carry a value at the bound beyond it.
+_SLACK = 1e-3
+
 Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
 
 
@@ -61,3 +64,26 @@ def checked_bounds(bounds: Any) -> Bounds | None:
             f"bounds: got {bounds!r}, expected (low, high), numbers or tensors of shape (channels, 1, 1)"
         )
     return bounds[0], bounds[1]
+
+
+def require_within(x: Inputs, bounds: Bounds | None) -> None:
+    """InvalidInput if a value lies outside of the range that was given as the range of valid inputs."""
+    if bounds is None:
+        return
+    for tensor in x.values() if isinstance(x, dict) else [x] if isinstance(x, Tensor) else x:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            continue
+        low, high = (torch.as_tensor(b, dtype=tensor.dtype, device=tensor.device) for b in bounds)
+        try:
+            outside = (tensor < low - _SLACK * (high - low)) | (tensor > high + _SLACK * (high - low))
+        except RuntimeError:
+            raise InvalidInput(
+                f"bounds: shapes {tuple(low.shape)} and {tuple(high.shape)} do not broadcast against an input of shape "
+                f"{tuple(tensor.shape)}; write numbers, or tensors of shape (channels, 1, 1)"
+            ) from None
+        if bool(outside.any()):
+            raise InvalidInput(
+                f"bounds: {int(outside.sum())} input values lie outside of them (the input ranges from "
+                f"{float(tensor.min()):g} to {float(tensor.max()):g}). Give the range that valid inputs have after "
+                "preprocessing, for example bounds=(-1, 1)"
+            )
