@@ -61,7 +61,7 @@ class Session:
                 return model(**{k: trace.enter(k, v) if isinstance(v, Tensor) else v for k, v in x.items()})
             return model(*(trace.enter(i, v) if isinstance(v, Tensor) else v for i, v in enumerate(x)))
         except RuntimeError as error:
-            if not any(given.leaves for given in trace.inputs) and trace.inputs:
+            if trace.inputs and not any(given.tensor.is_floating_point() for given in trace.inputs):
                 raise integer_input(trace) from error
             raise
 

@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from relprop.engine.operation import Kept
+from relprop.engine.operation import Kept, map_tensors
 from relprop.engine.registry import kind, operation
 from relprop.engine.call import Call
+from relprop.errors import TrainingMode
 from relprop.rules.base import stabiliser
 
 # Where f(0) is not zero, relevance can't pass on at z = 0; the share is stabilised.
@@ -32,14 +33,29 @@ class _Activation(torch.autograd.Function):
 
 
 def ratio(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """f(z) / z, continued at 0."""
+    """f(z) / z, continued at 0 by f'(0), and stabilised where f(0) is not 0."""
+    origin = torch.zeros((), dtype=z.dtype, device=z.device)
+    at_zero, slope = _at(f, origin)
+    if at_zero.dim():  # f has other constants for each element
+        at_zero, slope = _at(f, torch.zeros_like(z))
+    through_zero = at_zero == 0
+    if not bool(through_zero.any()):
+        return f(z) / stabiliser(EPS, z).add_(z)
+    passed = torch.where(z == 0, slope, f(z) / z)
+    if bool(through_zero.all()):
+        return passed
+    return torch.where(through_zero, passed, f(z) / stabiliser(EPS, z).add_(z))
+
+
+def _at(f: Callable[[Tensor], Tensor], origin: Tensor) -> tuple[Tensor, Tensor]:
+    """(f(0), f'(0)); an infinite slope, as of a square root, counts as 0: there is no relevance at f(0) = 0."""
     with torch.enable_grad():
-        origin = torch.zeros((), dtype=z.dtype, device=z.device, requires_grad=True)
-        at_zero = f(origin)
-        (slope,) = torch.autograd.grad(at_zero, origin)
-    if not bool(at_zero.detach() == 0):
-        return f(z) / (z + stabiliser(EPS, z))
-    return torch.where(z == 0, slope, f(z) / z)
+        origin.requires_grad_()
+        value = f(origin)
+        if not value.requires_grad:  # a step function
+            return value, torch.zeros_like(value)
+        (slope,) = torch.autograd.grad(value.sum(), origin)
+    return value.detach(), slope.nan_to_num_(0.0, 0.0, 0.0)
 
 
 def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | None = None) -> Tensor:
@@ -49,12 +65,26 @@ def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | 
         op.passes = (z,)
     z = call.tap(op, z)
     out: Tensor = _Activation.apply(f, call.trace.keep(z), z)  # type: ignore[no-untyped-call]
+    if out.shape != z.shape:
+        call.refuse("its constants give it another shape. Write x.expand(...) for its input first")
     return cast(Tensor, call.end(op, out, role))
 
 
-@operation("relu", "leaky_relu", "abs", "rrelu", "threshold_at_zero", kind="activation")
+@operation("relu", "leaky_relu", "abs", kind="activation")
 def piecewise_linear(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """f(z) / z is the derivative: torch's own backward is right."""
+    return call.native("activation", passes=(input,))
+
+
+@operation("rrelu", kind="activation")
+def random_relu(
+    call: Call, input: Tensor, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, *_: Any, **__: Any
+) -> Any:
+    if training:
+        raise TrainingMode(
+            f"{call.title} in {call.where} draws its slopes at random, so there is no one decision to explain. "
+            "Write model.eval(), and pass training=self.training to a functional rrelu"
+        )
     return call.native("activation", passes=(input,))
 
 
@@ -69,35 +99,56 @@ def prelu(call: Call, input: Tensor, weight: Tensor) -> Any:
     "activation",
     # fmt: off
     "gelu", "silu", "elu", "selu", "celu", "mish", "softplus", "softsign", "tanhshrink", "softshrink",
-    "hardshrink", "hardswish", "hardtanh", "relu6", "threshold", "logsigmoid", "log_sigmoid", "clamp", "clamp_min", "clamp_max",
-    "atan", "asinh", "sinh", "cosh", "sin", "cos", "tan", "asin", "acos", "atanh", "expm1", "log1p", "exp", "exp2", "log", "log2", "log10",
-    "sqrt", "square", "pow", "float_power", "erfc", "erfinv", "round", "floor", "ceil", "trunc", "nan_to_num", "frac", "logit",
-    "lgamma", "digamma", "sinc", "i0", "ldexp",
+    "hardshrink", "hardswish", "hardtanh", "relu6", "threshold", "log_sigmoid", "clamp", "clamp_min", "clamp_max",
+    "atan", "asinh", "acosh", "sinh", "cosh", "sin", "cos", "tan", "asin", "acos", "atanh", "expm1", "log1p", "exp", "exp2",
+    "log", "log2", "log10", "sqrt", "square", "erfc", "erfcx", "erfinv", "ndtr", "log_ndtr", "ndtri", "entr", "round", "floor",
+    "ceil", "trunc", "frac", "floor_divide", "fmod", "remainder", "nan_to_num", "logit", "lgamma", "digamma", "sinc", "i0", "i0e",
+    "i1", "i1e", "ldexp", "deg2rad", "rad2deg", "fake_quantize_per_tensor_affine",
     # fmt: on
 )
 def activation(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not call.live(input) or call.trace.live(args, kwargs):
         call.refuse("an activation of several signals. Write it with +, * and activations of one signal")
         return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
-    return pointwise(call, input, lambda z: cast(Tensor, call.run((z, *args))), call.node(input).role_after(call.name))
+    role = call.node(input).role_after(call.name)
+    return pointwise(call, input, lambda z: cast(Tensor, call.run((z, *args), kwargs)), role)
+
+
+@operation("pow", "float_power", kind="activation")
+def power(call: Call, input: Any, exponent: Any) -> Tensor:
+    if call.live(input) and call.live(exponent):
+        call.refuse("a power whose base and exponent are both signals. Write it as exp(exponent * log(base))")
+        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    if call.live(exponent):
+        return pointwise(call, exponent, lambda z: cast(Tensor, call.run((input, z), {})))
+    # A negative power divides, as in x * (x.square().mean() + eps).pow(-0.5).
+    divides = not isinstance(exponent, Tensor) and exponent < 0
+    role = "statistic" if divides else call.node(input).role_after(call.name)
+    return pointwise(call, input, lambda z: cast(Tensor, call.run((z, exponent), {})), role)
 
 
 @operation("sigmoid", "hardsigmoid", kind="activation")
 def gate(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    out = pointwise(call, input, lambda z: cast(Tensor, call.run((z,))), "gate")
+    out = pointwise(call, input, lambda z: cast(Tensor, call.run((z,), {})), "gate")
     call.squash(out, input)
     return out
+
+
+@operation("sign", "sgn", kind="activation")
+def sign(call: Call, input: Tensor) -> Tensor:
+    """A signal in a binarised network; a gate in x.abs() written as x * x.sign()."""
+    return pointwise(call, input, lambda z: cast(Tensor, call.run((z,), {})), "gate")
 
 
 @operation("tanh", "erf", kind="activation")
 def squash(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """tanh and erf carry signals; plus a constant they are gates, as in 0.5 (1 + erf(x / sqrt 2))."""
-    return pointwise(call, input, lambda z: cast(Tensor, call.run((z,))), "squash")
+    return pointwise(call, input, lambda z: cast(Tensor, call.run((z,), {})), "squash")
 
 
 @operation("rsqrt", "reciprocal", kind="activation")
 def inverse(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return pointwise(call, input, lambda z: cast(Tensor, call.run((z,))), "statistic")
+    return pointwise(call, input, lambda z: cast(Tensor, call.run((z,), {})), "statistic")
 
 
 @operation("glu", kind="product")
@@ -121,12 +172,17 @@ class _Glu(torch.autograd.Function):
         return torch.cat([v * ctx.gate, torch.zeros_like(v)], ctx.dim), None
 
 
-@kind("constant", "sign", "heaviside", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like",
-      "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor", "bernoulli", "argsort", "floor_divide", "fmod",
-      "remainder", "signbit", "sgn", "bucketize", "searchsorted")  # fmt: skip
+@kind(
+    "constant",
+    # fmt: off
+    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
+    "new_empty", "new_full", "new_tensor", "new_empty_strided", "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less",
+    "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "heaviside",
+    # fmt: on
+)
 def constant(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """What these return has the form, not the value, of their argument (or only its sign)."""
-    from relprop.engine.operation import map_tensors
-
+    """What these return has the form, not the value, of their argument, or is true or false (as 1 or 0 in place)."""
+    if call.name.startswith(("new_", "full_")) and call.trace.live(args[1:], kwargs):
+        call.refuse("it copies values out of the graph. Write torch.stack(...) or x.expand(...)")
     with torch.no_grad():
         return call.run(map_tensors(call.args, Tensor.detach), map_tensors(call.kwargs, Tensor.detach))

@@ -49,7 +49,7 @@ class Affine:
 
     @property
     def bias(self) -> Tensor | None:
-        return self.constant
+        return None if self.constant is None else self.constant.to(self.dtype)
 
     @property
     def nonnegative(self) -> bool:
@@ -81,15 +81,14 @@ class Affine:
         return self.linear.one_sample(bound.to(self.dtype)).contiguous()
 
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
-        small = stabiliser(eps, z)
-        s = relevance / (z + small)
+        s = relevance / stabiliser(eps, z).add_(z)
         if not eps:
-            s = s.masked_fill(z == 0, 0)
+            s.masked_fill_(z == 0, 0)
         if self.report:
             empty = z == 0
             self.note("bias", bias, s)
             self.note("empty denominator", relevance * empty, torch.ones_like(s))
-            self.note("stabiliser", small * ~empty, s)
+            self.note("stabiliser", stabiliser(eps, z) * ~empty, s)
         return s
 
     def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:

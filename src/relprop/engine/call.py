@@ -229,7 +229,7 @@ def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
     if not eps or op.z is None:
         return None
     z = op.z.value
-    stabilised = v * (z / (z + stabiliser(eps, z)))
+    stabilised = v * (z / stabiliser(eps, z).add_(z))
     if report:
         op.flow.absorb("stabiliser", inner(z, v - stabilised))
     return stabilised

@@ -40,12 +40,24 @@ _OPERATORS = {
     "true_divide_": "div_",
     "negative": "neg",
     "absolute": "abs",
-    "arctan": "atan",
+    "__mod__": "remainder",
+    "__imod__": "remainder_",
+    "arccos": "acos",
+    "arccosh": "acosh",
+    "arcsin": "asin",
     "arcsinh": "asinh",
-    "special_expit": "sigmoid",
-    "special_erf": "erf",
-    "special_softmax": "softmax",
-    "special_log_softmax": "log_softmax",
+    "arctan": "atan",
+    "arctanh": "atanh",
+    "fix": "trunc",
+    "expit": "sigmoid",
+    "gammaln": "lgamma",
+    "psi": "digamma",
+    "ger": "outer",
+    "vdot": "dot",
+    "linalg_matmul": "matmul",
+    "linalg_diagonal": "diagonal",
+    "linalg_cross": "cross",
+    "row_stack": "vstack",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
     "concat": "cat",
@@ -69,6 +81,7 @@ def identify(function: Callable[..., Any]) -> tuple[str, bool]:
             return f"{name.strip('_')} {attribute}", False
     if name == "__setitem__":
         return name, True
+    name = name.removeprefix("special_")
     name = _OPERATORS.get(name, name)
     if name.endswith("_") and not name.endswith("__"):
         base = name[:-1]
@@ -112,13 +125,15 @@ def display_name(function: Callable[..., Any]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def body(function: FunctionType) -> FunctionType:
+def body(function: FunctionType) -> Callable[..., Any]:
     """The Python function without its own interception check, so that the calls inside it are seen one by one.
 
     Functions such as torch.nn.functional.normalize first ask has_torch_function() and hand themselves over;
     called again they would hand themselves over again. This copy of the function answers that question with no.
     """
     inner = getattr(function, "__wrapped__", function)
+    if not isinstance(inner, FunctionType):  # Tensor.__pow__ only wraps a function that is seen as it is
+        return inner  # type: ignore[no-any-return]
     answers = {
         name: _no
         for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")

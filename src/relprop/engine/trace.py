@@ -129,7 +129,7 @@ class Trace(TorchFunctionMode):
         return any(value is token for token, _ in self._tokens)
 
     def _entry(self, x: Tensor, given: Input) -> Tensor:
-        leaf = x.detach().requires_grad_()
+        leaf = _ordinary(x).detach().requires_grad_()
         given.leaves.append(leaf)
         out: Tensor = _Enter.apply(leaf)  # type: ignore[no-untyped-call]
         name = "input" if given.key is None else f"input {given.key!r}"
@@ -260,6 +260,8 @@ class Trace(TorchFunctionMode):
     ) -> Any:
         if not any(self.node(t) is not None for t in tensors):
             return self._constant(func, name, tensors, args, kwargs)
+        if any(t.is_inference() for t in tensors):
+            args, kwargs = map_tensors(args, _ordinary), map_tensors(kwargs, _ordinary)
         call = Call(self, func, name, inplace, args, kwargs)
         entry = REGISTRY.get(name)
         if isinstance(func, FunctionType) and not (entry and _is_leaf(func)):
@@ -358,6 +360,11 @@ def _own_saved_tensors() -> Iterator[None]:
 
 
 _top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """A tensor that autograd may save, also of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _is_view_node(grad_fn: Any) -> bool:
