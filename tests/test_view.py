@@ -205,7 +205,7 @@ class TestPicture:
             {"overlay": 0.5, "image": Image.new("RGB", (8, 8))},
             {"overlay": 0.5, "image": [Image.new("RGB", (8, 9))] * 3},
         ],
-        ids=str,
+        ids=lambda choice: ", ".join(choice),
     )
     def test_a_choice_that_cannot_be_met_is_an_error(self, images: Attribution, choice: dict[str, Any]) -> None:
         with pytest.raises(InvalidInput):
@@ -275,7 +275,7 @@ def texts(document: str) -> str:
 
 
 class TestSvg:
-    @pytest.mark.parametrize("relevance", [torch.randn(3, 3, 8, 8), torch.randn(3, 5), torch.randn(3, 200)], ids=str)
+    @pytest.mark.parametrize("relevance", [torch.randn(3, 3, 8, 8), torch.randn(3, 5), torch.randn(3, 200)])
     def test_is_valid_with_title_description_and_legend_in_words(self, relevance: Tensor, tmp_path: Path) -> None:
         attribution = explained(relevance, target=torch.tensor([0, 0, 0]), labels=(NASTY,))
         attribution.save(tmp_path / "a.svg")

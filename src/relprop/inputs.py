@@ -63,6 +63,11 @@ def checked_bounds(bounds: Any) -> Bounds | None:
         raise InvalidInput(
             f"bounds: got {bounds!r}, expected (low, high), numbers or tensors of shape (channels, 1, 1)"
         )
+    for bound in bounds:
+        if not isinstance(bound, (int, float, Tensor)) or isinstance(bound, bool):
+            raise InvalidInput(
+                f"bounds: got {bound!r} ({type(bound).__name__}), expected numbers or tensors of shape (channels, 1, 1)"
+            )
     return bounds[0], bounds[1]
 
 

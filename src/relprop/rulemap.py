@@ -76,7 +76,8 @@ class RuleMap:
                 f"the selector {_describe(selector)} matches no operation. Affine operations are in the modules: "
                 + (", ".join(repr(n) for n in names) or "none")
             )
-        if not any(_matches(selector, op) for selector, _ in self.entries for op in operations):
+        # Presets fit models without any affine operation too.
+        if not self.name and not any(_matches(selector, op) for selector, _ in self.entries for op in operations):
             kinds = ", ".join(sorted({op.kind for op in operations}))
             raise InvalidRule(f"the rule map {self} matches nothing in this model, whose operations are: {kinds}")
 

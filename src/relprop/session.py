@@ -20,6 +20,7 @@ from relprop.engine.operation import Flow, Operation
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
 from relprop.inputs import Inputs, input_name, integer_input
+from relprop.models import named_modules
 from relprop.presets import choose
 from relprop.rulemap import RuleMap
 from relprop.targets import Target
@@ -185,7 +186,7 @@ def _watched(model: Callable[..., Any], trace: Trace, names: Sequence[str], foun
     """Collect the relevance at the outputs of the named modules, through hooks that are gone afterwards."""
     if isinstance(names, str):
         names = [names]
-    modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
+    modules = {name: module for module, name in named_modules(model)}
     handles = []
     try:
         for name in names:
@@ -207,9 +208,11 @@ def _collector(trace: Trace, name: str, found: dict[str, Tensor]) -> Callable[..
     thread = threading.get_ident()
 
     def collect(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() != thread:
-            return
-        tensor = next((t for t in _tensors(output) if trace.node(t) is not None), None)
+        if threading.get_ident() == thread:
+            with torch._C.DisableTorchFunction():  # what follows is no part of the model
+                watch(next((t for t in _tensors(output) if trace.node(t) is not None), None))
+
+    def watch(tensor: Tensor | None) -> None:
         if tensor is None:
             return
         if name in found and found[name].shape != tensor.shape:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,8 @@ def parts(value: Any) -> list[tuple[str, Any]]:
         return [("", value)]
     if isinstance(value, dict):
         return [(f"[{k!r}]{e}", t) for k, v in value.items() for e, t in parts(v)]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return [(f".{f}{e}", t) for f, v in zip(value._fields, value, strict=True) for e, t in parts(v)]
     if isinstance(value, (list, tuple)):
         return [(f"[{i}]{e}", t) for i, v in enumerate(value) for e, t in parts(v)]
     if is_dataclass(value) and not isinstance(value, type):
@@ -109,6 +113,8 @@ def indices(target: Target, scores: Tensor, labels: Sequence[str] | None) -> Ten
                 f"shape ({batch},)"
             )
         target = target.tolist()
+    if isinstance(target, np.ndarray) and target.ndim == 1:
+        target = target.tolist()
     several = isinstance(target, Sequence) and not isinstance(target, str)
     each = list(target) if several else [target] * batch  # type: ignore[arg-type]
     if len(each) != batch:
@@ -130,13 +136,14 @@ def _index(target: Any, classes: int, labels: Sequence[str] | None) -> int:
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else f" There are {len(labels)} names."
             raise InvalidTarget(f"there is no class named {target!r}.{hint}")
         target = list(labels).index(target)
-    if isinstance(target, bool) or not isinstance(target, int):
+    if isinstance(target, bool) or not hasattr(target, "__index__"):
         raise InvalidTarget(
             f"got {target!r} ({type(target).__name__}) as a target; expected a class index, a class name, or a function"
         )
-    if not -classes <= target < classes:
-        raise InvalidTarget(f"the target {target} is out of range: the model has {classes} scores, 0 to {classes - 1}")
-    return target % classes
+    index = int(operator.index(target))
+    if not -classes <= index < classes:
+        raise InvalidTarget(f"the target {index} is out of range: the model has {classes} scores, 0 to {classes - 1}")
+    return index % classes
 
 
 def require_finite(score: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The engine: one recorded forward pass, and backward passes that carry relevance. One file for each kind of operation."""
+"""The engine: one recorded forward pass, backward passes that carry relevance; one file for each kind of operation."""
 
 from relprop.engine import (  # noqa: F401  (each registers its operations)
     activation,

@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from relprop.engine.call import Call
 from relprop.engine.operation import Kept, map_tensors
 from relprop.engine.registry import kind, operation
-from relprop.engine.call import Call
 from relprop.errors import TrainingMode
 from relprop.rules.base import stabiliser
 
@@ -27,7 +27,7 @@ class _Activation(torch.autograd.Function):
         return f(z.detach())
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[None, None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[None, None, Tensor]:
         z = ctx.kept.value
         return None, None, (v * ratio(ctx.f, z)).to(z.dtype)
 
@@ -55,19 +55,18 @@ def _at(f: Callable[[Tensor], Tensor], origin: Tensor) -> tuple[Tensor, Tensor]:
         if not value.requires_grad:  # a step function
             return value, torch.zeros_like(value)
         (slope,) = torch.autograd.grad(value.sum(), origin)
-    return value.detach(), slope.nan_to_num_(0.0, 0.0, 0.0)
+    return value.detach(), slope.nan_to_num(0.0, 0.0, 0.0)
 
 
 def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | None = None) -> Tensor:
     """Record a = f(z), f element by element."""
     op = call.begin("activation", [z], remainder="value zero")
-    if call.trace.paths_everywhere or op.depth == 0:
-        op.passes = (z,)
+    paths = call.paths(op, call.args, passes=(z,))
     z = call.tap(op, z)
     out: Tensor = _Activation.apply(f, call.trace.keep(z), z)  # type: ignore[no-untyped-call]
     if out.shape != z.shape:
         call.refuse("its constants give it another shape. Write x.expand(...) for its input first")
-    return cast(Tensor, call.end(op, out, role))
+    return cast(Tensor, call.end(op, out, role, paths))
 
 
 @operation("relu", "leaky_relu", "abs", kind="activation")
@@ -92,26 +91,32 @@ def random_relu(
 def prelu(call: Call, input: Tensor, weight: Tensor) -> Any:
     if call.live(weight):
         call.refuse("its slope is computed from the input")
+        return call.end(call.begin("unsupported"), call.run())
     return call.native("activation", passes=(input,))
 
 
-@kind(
-    "activation",
-    # fmt: off
-    "gelu", "silu", "elu", "selu", "celu", "mish", "softplus", "softsign", "tanhshrink", "softshrink",
-    "hardshrink", "hardswish", "hardtanh", "relu6", "threshold", "log_sigmoid", "clamp", "clamp_min", "clamp_max",
-    "atan", "asinh", "acosh", "sinh", "cosh", "sin", "cos", "tan", "asin", "acos", "atanh", "expm1", "log1p", "exp", "exp2",
-    "log", "log2", "log10", "sqrt", "square", "erfc", "erfcx", "erfinv", "ndtr", "log_ndtr", "ndtri", "entr", "round", "floor",
-    "ceil", "trunc", "frac", "floor_divide", "fmod", "remainder", "nan_to_num", "logit", "lgamma", "digamma", "sinc", "i0", "i0e",
-    "i1", "i1e", "ldexp", "deg2rad", "rad2deg", "fake_quantize_per_tensor_affine",
-    # fmt: on
-)
+FUNCTIONS = """
+    gelu silu elu selu celu mish softplus softsign tanhshrink softshrink hardshrink hardswish hardtanh relu6 threshold
+    log_sigmoid clamp clamp_min clamp_max nan_to_num square sqrt exp exp2 expm1 log log2 log10 log1p logit
+    sin cos tan asin acos atan sinh cosh asinh acosh atanh deg2rad rad2deg sinc
+    erfc erfcx erfinv ndtr log_ndtr ndtri entr lgamma digamma i0 i0e i1 i1e ldexp
+    round floor ceil trunc frac fmod remainder fake_quantize_per_tensor_affine
+"""
+
+
+@kind("activation", *FUNCTIONS.split())
 def activation(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not call.live(input) or call.trace.live(args, kwargs):
         call.refuse("an activation of several signals. Write it with +, * and activations of one signal")
         return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
     role = call.node(input).role_after(call.name)
-    return pointwise(call, input, lambda z: cast(Tensor, call.run((z, *args), kwargs)), role)
+
+    def f(z: Tensor) -> Tensor:
+        return cast(Tensor, call.run((z, *args), kwargs))
+
+    if call.node(input).role == "plus three" and f(input.new_tensor([-1.0, 3.0, 7.0])).tolist() == [0.0, 3.0, 6.0]:
+        role = "gate"  # relu6(x + 3), six times a hard sigmoid
+    return pointwise(call, input, f, role)
 
 
 @operation("pow", "float_power", kind="activation")
@@ -168,18 +173,19 @@ class _Glu(torch.autograd.Function):
         return torch.nn.functional.glu(x, dim)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
         return torch.cat([v * ctx.gate, torch.zeros_like(v)], ctx.dim), None
 
 
-@kind(
-    "constant",
-    # fmt: off
-    "zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones",
-    "new_empty", "new_full", "new_tensor", "new_empty_strided", "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less",
-    "less_equal", "greater", "greater_equal", "logical_and", "logical_or", "logical_xor", "logical_not", "heaviside",
-    # fmt: on
-)
+CONSTANT = """
+    zeros_like ones_like full_like empty_like rand_like randn_like randint_like
+    new_zeros new_ones new_empty new_empty_strided new_full new_tensor
+    eq ne lt le gt ge not_equal less less_equal greater greater_equal heaviside
+    logical_and logical_or logical_xor logical_not
+"""
+
+
+@kind("constant", *CONSTANT.split())
 def constant(call: Call, *args: Any, **kwargs: Any) -> Any:
     """What these return has the form, not the value, of their argument, or is true or false (as 1 or 0 in place)."""
     if call.name.startswith(("new_", "full_")) and call.trace.live(args[1:], kwargs):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.linear_map import Convolution, LinearMap, Matrix, Padded
+from relprop.engine.linear_map import Contraction, Convolution, LinearMap, Matrix, Padded
 from relprop.engine.operation import Kept, Operation, inner
-from relprop.engine.path import relevance_path, replayed
+from relprop.engine.path import bounds_at, live_mask, relevance_path
 from relprop.engine.registry import operation
 from relprop.engine.trace import Trace
-from relprop.errors import InvalidInput
+from relprop.errors import InvalidInput, RelpropError
 from relprop.rules.base import stabiliser
 
 
@@ -36,6 +36,10 @@ class Affine:
         self._nonnegative: bool | None = None
         self._prepared = self.trace.prepared
         self.report = self.trace.report
+
+    def release(self) -> None:
+        """Let go of the live tensor, which may since have been overwritten with what this operation made."""
+        del self.source, self.trace
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,18 +71,21 @@ class Affine:
         return self.linear.backward(s, weight, self.x.value)
 
     def ones(self) -> Tensor:
-        return torch.ones_like(self.linear.one_sample(self.x.value))
+        mask = live_mask(self.op.sources[0])
+        ones = torch.ones_like(self.x.value) if mask is None else mask.to(self.x.value)
+        return self.linear.one_sample(ones)
 
-    def at_input(self, value: float | Tensor) -> Tensor:
+    def box(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor]:
         try:
-            bound = replayed(self.trace, self.source, value)
+            bounds = bounds_at(self.op.sources[0], low, high)
         except RuntimeError:
-            shape = tuple(torch.as_tensor(value).shape)
+            shapes = " and ".join(str(tuple(torch.as_tensor(bound).shape)) for bound in (low, high))
             raise InvalidInput(
-                f"the bounds have shape {shape}, which does not broadcast against the model's input; write numbers, or "
-                "tensors of shape (channels, 1, 1)"
+                f"the bounds have shapes {shapes}, which do not broadcast against the model's input; write numbers, "
+                "or tensors of shape (channels, 1, 1)"
             ) from None
-        return self.linear.one_sample(bound.to(self.dtype)).contiguous()
+        a, b = (self.linear.one_sample(bound.to(self.dtype)).contiguous() for bound in bounds)
+        return a, b
 
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
         s = relevance / stabiliser(eps, z).add_(z)
@@ -97,7 +104,12 @@ class Affine:
 
     def redistribute(self, v: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """(v at the input, R at the input): one of the two, as the rule gives it."""
-        if self.op.z is None:  # nothing used this output but an operation it was folded into
+        if self.op.z is None:
+            # Nothing used this output but an operation that it was folded into; autograd may still bring zeros.
+            if bool((v != 0).any()):
+                raise RelpropError(
+                    f"relevance arrived at {self.op.where}, whose output was not kept; please report this"
+                )
             return None, None
         x, z = self.x.value, self.op.z.value
         rule = self.op.rule
@@ -152,7 +164,7 @@ def affine(
         op.function += f" + {call.title}"
         folded.op.superseded_by = op
     record = Affine(op, trace, linear, source, weight, scale, constant, trace.keep(source))
-    path = relevance_path(trace, source, op) if op.first or trace.paths_everywhere else None
+    path = relevance_path(trace, source) if op.first or trace.paths_everywhere else None
     out: Tensor = _AffineFunction.apply(record, value, source, path)  # type: ignore[no-untyped-call]
     call.end(op, out)
     trace.affine[op.index] = record
@@ -292,7 +304,8 @@ def general_convolution(
 
 @operation("linear", kind="linear")
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return _with_weight(call, "linear", Matrix(), input, weight, bias)
+    linear_map: LinearMap = Matrix() if weight.dim() == 2 else Contraction(torch.nn.functional.linear)
+    return _with_weight(call, "linear", linear_map, input, weight, bias)
 
 
 def _with_weight(

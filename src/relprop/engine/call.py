@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,19 @@ from torch import Tensor
 
 from relprop.engine import functions
 from relprop.engine.operation import Kept, Node, Operation, Replay, inner, map_tensors, tensors_in
+from relprop.engine.path import relevance_path, through
 from relprop.errors import UnsupportedFunction
 from relprop.rules.base import stabiliser
 
 if TYPE_CHECKING:
     from relprop.engine.trace import Trace
+
+
+# In-place calls that change the form of their target, and no value.
+_RESHAPED = {"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "requires_grad"}
+
+# Element by element, as long as one argument is a constant.
+_POINTWISE = {"add", "sub", "rsub", "neg", "mul", "div"}
 
 
 def on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None:
@@ -87,30 +96,59 @@ class Call:
         for tensor in sources:
             node = self.node(tensor)
             node.consumers += 1
-            made_by = node.operation
-            if made_by.keeps_output and made_by.z is None:
-                made_by.z = trace.keep(tensor)
+            self._keep_output(node.operation, tensor)
             nodes.append(node)
         op = Operation(
             len(trace.operations), kind, self.title, *self.place, trace.run, tuple(nodes), affine, remainder=remainder
         )
+        op.name = self.name
         trace.operations.append(op)
         return op
 
-    def end(self, op: Operation, out: Any, role: str | None = None) -> Any:
+    def _keep_output(self, made_by: Operation, tensor: Tensor) -> None:
+        """Keep an operation's output when it is first used, if its backward pass needs it."""
+        if made_by.keeps_output and made_by.z is None:
+            made_by.z = self.trace.keep(tensor)
+
+    def end(self, op: Operation, out: Any, role: str | None = None, paths: Paths | None = None) -> Any:
         """Register an operation's outputs, and what is to be done when relevance arrives at them."""
         results = [t for t in tensors_in(out) if t.grad_fn is not None]
         for i, tensor in enumerate(results):
             op.shape = tuple(tensor.shape)
-            replay = op.replay
-            if replay is not None and isinstance(out, (tuple, list)):
-                replay = Replay(replay.function, replay.args, replay.kwargs, i)
-            self.trace._register(op, tensor, Node(op, role, replay))
+            node = Node(op, role, tuple(tensor.shape), tensor.device)
+            if len(op.sources) == 1 and (op.kind == "activation" or op.name in _POINTWISE):
+                node.function_of = op.sources[0].function_of or op.sources[0]
+            if paths is not None:
+                paths.attach(node, tensor, i)
+            self.trace._register(op, tensor, node)
             if self.trace.report and not op.affine:
                 on_gradient(tensor, partial(_receive, op, self.trace.keep(tensor)))
             if op.keeps_output and not op.affine:
                 on_gradient(tensor, partial(_stabilise, op, self.trace.report))
         return out
+
+    def paths(
+        self, op: Operation, args: tuple[Any, ...], *, moves: bool = False, passes: tuple[Tensor, ...] = ()
+    ) -> Paths | None:
+        """What the relevance paths of the outputs will need, taken before anything is overwritten.
+
+        Kept near the input, where rules may ask for it, and everywhere when the rule maps say so.
+        """
+        trace = self.trace
+        func = functions.out_of_place(self.func) if self.inplace else self.func
+        if func is None or not (trace.paths_everywhere or op.depth == 0):
+            return None
+        nodes = Replay(
+            func,
+            map_tensors(args, lambda t: trace.node(t) or t),
+            map_tensors(self.kwargs, lambda t: trace.node(t) or t),
+        )
+        moved: list[Tensor] = []
+        if moves:
+            path_of = partial(_path_if_live, trace)
+            moved = tensors_in(func(*map_tensors(args, path_of), **map_tensors(self.kwargs, path_of)))
+            moved = [t for t in moved if t.requires_grad]
+        return Paths(nodes, moved, [relevance_path(trace, t) for t in passes])
 
     def tap(self, op: Operation, tensor: Tensor) -> Tensor:
         """The tensor, or, when a report is made, a view of it that measures what the operation passes to it."""
@@ -140,32 +178,31 @@ class Call:
         args = self.args if args is None else args
         op = self.begin(kind, trace.live(args, self.kwargs), remainder=remainder)
         op.keeps_output = stabilised
-        op.moves = moves
-        if trace.paths_everywhere or op.depth == 0:
-            op.passes = passes
-            func = functions.out_of_place(self.func) if self.inplace else self.func
-            op.replay = Replay(func, args, self.kwargs) if func is not None else None
+        paths = self.paths(op, args, moves=moves, passes=passes)
         if self.inplace and not self.functional:
             out = self._overwrite(op, args)
         else:
             tap = partial(self.tap, op)
             out = self.run(map_tensors(args, tap), map_tensors(self.kwargs, tap)) if trace.report else self.run(args)
-        return self.end(op, out, role)
+        results = [t for t in tensors_in(out) if t.is_floating_point()]
+        if results and all(t.grad_fn is None for t in results):
+            self.refuse("autograd has no derivative for it, so relevance would end here unseen")
+        return self.end(op, out, role, paths)
 
     def _overwrite(self, op: Operation, args: tuple[Any, ...]) -> Any:
         """Run an in-place function in place."""
         target: Tensor = args[0]
         spared = None
-        if self.name == "relu" and target._base is None and op.sources[0].consumers == 1:
-            # A ReLU may overwrite z: where it cuts, nothing arrives.
+        alone = target._base is None and op.sources[0].consumers == 1 if op.sources else False
+        if self.name == "relu" and alone and not self.trace.paths_everywhere:
+            # A ReLU may overwrite z: where it cuts, nothing arrives (but on relevance paths).
             spared = op.sources[0].operation.z
         self.trace.before_overwrite(target, spared)
-        out = self.func(*args, **self.kwargs)
+        self.func(*args, **self.kwargs)
         if spared is not None:
             spared.accept_change()
-        if self.name == "__setitem__":
-            self.end(op, target)
-        return out
+        self._keep_output(op, target)  # it may be used next by way of a view that was made before
+        return target
 
     def squash(self, out: Tensor, before: Tensor) -> None:
         """Remember the tensor before a softmax or sigmoid, which is what is explained if that is the last step."""
@@ -184,23 +221,23 @@ class Call:
         self.node(results[0]).unsquashed = next(iter(tensors_in(again)))
 
     def preserve_target(self) -> None:
-        """Before an in-place call whose operation will look back at what it overwrites: let it work on a copy."""
+        """An in-place call whose operation must see what it reads, or what arrives at it, works on a copy."""
         target = self.args[0]
-        if not isinstance(target, Tensor) or functions.out_of_place(self.func) is None:
+        if not isinstance(target, Tensor) or functions.out_of_place(self.func) is None or self.name in _RESHAPED:
             return
         node = self.trace.node(target)
-        near_input = node is not None and node.operation.depth == 0
-        self.functional = self.trace.report or self.trace.paths_everywhere or near_input
+        # What arrives at a view comes by way of its base, past the view itself and past what was hooked to it.
+        self.functional = self.trace.report or target._is_view()
         if node is not None and self.functional:
             copy = target.clone()
             self.trace._register(node.operation, copy, node)
             self.args = (copy, *self.args[1:])
 
-    def write_back(self, target: Tensor, out: Any) -> Any:
+    def write_back(self, target: Tensor, out: Tensor) -> Tensor:
         """Finish an in-place call that was computed out of place."""
-        if not isinstance(out, Tensor):
-            return out
         node = self.trace.node(out)
+        if node is not None:
+            self._keep_output(node.operation, out)
         self.trace.before_overwrite(target)
         if target._base is None and target.grad_fn is not None:
             target.detach_()  # else autograd would visit the overwritten value's history with zeros
@@ -213,6 +250,23 @@ class Call:
         """Let other functions do this call's work, each seen and recorded on its own."""
         with self.trace:
             return function(*args, **kwargs)
+
+
+@dataclass
+class Paths:
+    """The relevance paths of an operation's outputs in the making."""
+
+    replay: Replay
+    moved: list[Tensor]
+    passed: list[Tensor]
+
+    def attach(self, node: Node, output: Tensor, index: int) -> None:
+        node.replay = replace(self.replay, output=index)
+        node.path = self.moved[index] if self.moved else through(output, self.passed)
+
+
+def _path_if_live(trace: Trace, tensor: Tensor) -> Tensor:
+    return relevance_path(trace, tensor) if trace.node(tensor) is not None else tensor
 
 
 def _receive(op: Operation, value: Kept, v: Tensor) -> None:

@@ -4,34 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from relprop.engine.registry import kind, operation
 from relprop.engine.call import Call
+from relprop.engine.registry import kind, operation
 from relprop.errors import TrainingMode
 
+FUNCTIONS = """
+    view view_as reshape reshape_as _unsafe_view _reshape_alias flatten ravel unflatten squeeze unsqueeze
+    permute transpose t swapaxes swapdims movedim moveaxis adjoint numpy_T matrix_H mT
+    atleast_1d atleast_2d atleast_3d as_strided unfold im2col meshgrid combinations
+    __getitem__ select slice narrow narrow_copy index index_select take take_along_dim gather masked_select
+    split split_with_sizes tensor_split chunk unbind hsplit vsplit dsplit unsafe_split unsafe_chunk
+    unsafe_split_with_sizes diagonal diag diag_embed diagflat tril triu
+    cat stack hstack vstack dstack column_stack block_diag cartesian_prod
+    expand expand_as expand_copy broadcast_to broadcast_tensors repeat repeat_interleave tile
+    pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
+    replication_pad1d replication_pad2d replication_pad3d
+    flip fliplr flipud roll rot90 fft_fftshift fft_ifftshift pixel_shuffle pixel_unshuffle channel_shuffle
+    native_channel_shuffle
+    clone contiguous alias lift_fresh positive copy conj resolve_conj conj_physical resolve_neg real
+    to type type_as float double half bfloat16 _to_copy cpu cuda requires_grad
+    where masked_fill fill zero index_fill index_copy slice_scatter select_scatter diagonal_scatter as_strided_scatter
+"""
+PROPERTIES = ("get T", "get mT", "get H", "get mH", "get real")
 
-@kind(
-    "carrier",
-    # fmt: off
-    "view", "view_as", "reshape", "reshape_as", "_unsafe_view", "_reshape_alias", "flatten", "ravel", "unflatten",
-    "squeeze", "unsqueeze", "permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "adjoint",
-    "numpy_T", "matrix_H", "mT", "get T", "get mT", "get H", "get mH", "get real",
-    "__getitem__", "select", "slice", "narrow", "split", "split_with_sizes", "tensor_split", "chunk", "unbind", "hsplit",
-    "vsplit", "dsplit", "unsafe_split", "unsafe_chunk", "diagonal", "diag", "tril", "triu", "as_strided", "unfold", "im2col",
-    "cat", "stack", "hstack", "vstack", "dstack", "column_stack", "expand", "expand_as", "broadcast_to",
-    "broadcast_tensors", "repeat", "repeat_interleave", "tile", "atleast_1d", "atleast_2d", "atleast_3d",
-    "pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad1d",
-    "replication_pad2d", "replication_pad3d", "flip", "fliplr", "flipud", "roll", "rot90", "pixel_shuffle",
-    "pixel_unshuffle", "channel_shuffle", "clone", "contiguous", "alias", "lift_fresh", "positive",
-    "to", "type", "type_as", "float", "double", "half", "bfloat16", "_to_copy", "cpu", "cuda", "copy", "where",
-    "masked_fill", "masked_select", "index_select", "take_along_dim", "take", "gather", "index", "fill", "zero", "meshgrid",
-    "requires_grad", "_to_cpu", "slice_scatter", "select_scatter", "index_copy", "index_fill", "zeros_like_where",
-    # fmt: on
-)
+
+@kind("carrier", *FUNCTIONS.split(), *PROPERTIES)
 def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
     # A carrier keeps a role: a gate reshaped is a gate.
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
+    if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):
+        call.refuse("it reads the bits of one type as another's. Write x.to(dtype) to convert values")
     role = live[0].role if len({node.role for node in live}) == 1 else None
     out = call.native("carrier", moves=True, role=role)
     if len(live) == 1:
@@ -51,12 +56,28 @@ def detach(call: Call, input: Tensor, *_: Any, **__: Any) -> Tensor:
 
 
 @operation("__setitem__", kind="carrier")
-def set_item(call: Call, target: Tensor, index: Any, value: Any) -> None:
-    call.native("carrier")
+def set_item(call: Call, target: Tensor, index: Any, value: Any) -> Any:
+    return call.native("carrier", moves=True)
 
 
-@operation("copy_into", "index_put", "scatter", "masked_scatter", "index_add", "scatter_add", kind="carrier")
-def put(call: Call, *args: Any, **kwargs: Any) -> Any:
+@operation("put", "index_put", "scatter", "masked_scatter", kind="carrier")
+def put(call: Call, input: Tensor, place: Any, *args: Any, **kwargs: Any) -> Any:
+    if kwargs.get("reduce") == "multiply":
+        call.refuse("it multiplies values. Write it with * and index_select")
+    added = kwargs.get("reduce") or kwargs.get("accumulate") or any(a is True for a in args)
+    return call.native("carrier", moves=not added)
+
+
+@operation("index_add", "scatter_add", kind="carrier")
+def put_on_top(call: Call, *args: Any, **kwargs: Any) -> Any:
+    return call.native("carrier")
+
+
+@operation("scatter_reduce", "index_reduce", kind="carrier")
+def put_together(call: Call, input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **_: Any) -> Any:
+    """Sums, means and extremes of what arrives at one place."""
+    if reduce == "prod":
+        call.refuse("a product of several signals. Write it with * and index_select")
     return call.native("carrier")
 
 
@@ -74,5 +95,3 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, train: bool | None = True
 def not_real(call: Call, *args: Any, **kwargs: Any) -> Any:
     call.refuse("relevance is defined for real values; feed the model what comes after this step")
     return call.end(call.begin("unsupported"), call.run())
-
-

@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _OPERATORS = {
     "__add__": "add",
@@ -89,6 +90,21 @@ def identify(function: Callable[..., Any]) -> tuple[str, bool]:
     return name, False
 
 
+def _with_item(target: Tensor, index: Any, value: Any) -> Tensor:
+    """target[index] = value, on a copy."""
+    copy = target.clone()
+    copy[index] = value
+    return copy
+
+
+def _copied(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """target.copy_(source), on a copy."""
+    return source.to(target.dtype).expand_as(target).clone()
+
+
+_WRITTEN: dict[str, Callable[..., Any]] = {"__setitem__": _with_item, "copy_": _copied}
+
+
 @lru_cache(maxsize=1024)
 def out_of_place(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """The function that computes the same without overwriting its first argument."""
@@ -97,6 +113,8 @@ def out_of_place(function: Callable[..., Any]) -> Callable[..., Any] | None:
         packet = getattr(torch.ops.aten, name, None)
         return getattr(packet, function._overloadname, None)
     name = function.__name__
+    if name in _WRITTEN:
+        return _WRITTEN[name]
     if name.startswith("__i"):
         return getattr(torch.Tensor, "__" + name[3:], None)
     base = name.removesuffix("_")
@@ -134,7 +152,7 @@ def body(function: FunctionType) -> Callable[..., Any]:
     inner = getattr(function, "__wrapped__", function)
     if not isinstance(inner, FunctionType):  # Tensor.__pow__ only wraps a function that is seen as it is
         return inner  # type: ignore[no-any-return]
-    answers = {
+    answers: dict[str, Any] = {
         name: _no
         for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
         if name in inner.__globals__

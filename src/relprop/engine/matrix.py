@@ -12,29 +12,37 @@ from relprop.engine.call import Call
 from relprop.engine.linear_map import Contraction, Matrix
 from relprop.engine.product import two_signals
 from relprop.engine.registry import operation
+from relprop.engine.sum import fused
 
 
 @operation("addmm", kind="linear")
 def addmm(call: Call, input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if call.live(input) or call.live(mat1) == call.live(mat2):
-        return cast(Tensor, call.decompose(_addmm, input, mat1, mat2, beta, alpha))
-    if call.live(mat2):
-        call.refuse("a product with the weights on the left plus a bias; write torch.mm(a, b) + c")
-        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    if call.live(input) or call.live(mat2):
+        return cast(Tensor, fused(call, input, mat1, mat2, beta=beta, alpha=alpha))
     bias = input if beta == 1 else input * beta
     scale = None if alpha == 1 else torch.tensor(alpha, dtype=mat1.dtype)
     return affine(call, "linear", Matrix(), mat1, *_transposed(call, mat2), scale, bias.detach(), call.run)
 
 
-def _addmm(c: Tensor, a: Tensor, b: Tensor, beta: float, alpha: float) -> Tensor:
-    return beta * c + alpha * (a @ b)
-
-
-@operation("matmul", "mm", "bmm", "mv", "dot", "inner", kind="linear")
+@operation("matmul", "mm", "bmm", "mv", "dot", kind="linear")
 def matmul(call: Call, input: Tensor, other: Tensor) -> Tensor:
     if call.live(input) and call.live(other):
         return cast(Tensor, two_signals(call, input, other))
     return _product(call, input, other)
+
+
+@operation("inner", "tensordot", "linalg_vecdot", kind="linear")
+def contraction(call: Call, input: Tensor, other: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    if call.live(input) and call.live(other):
+        return cast(Tensor, two_signals(call, input, other))
+    live_first = call.live(input)
+    x, w = (input, other) if live_first else (other, input)
+    func = call.func
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        return cast(Tensor, func(*((x, w) if live_first else (w, x)), *args, **kwargs))
+
+    return affine(call, "linear", Contraction(product), x, w, None, None, call.run)
 
 
 @operation("einsum", kind="linear")

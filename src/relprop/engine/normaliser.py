@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from relprop.engine.affine import fold, foldable
+from relprop.engine.call import Call
 from relprop.engine.operation import Kept, map_tensors
 from relprop.engine.registry import operation
-from relprop.engine.call import Call
 from relprop.errors import TrainingMode
 
 
@@ -23,7 +23,7 @@ class _Normalise(torch.autograd.Function):
         return call.run(args)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple[Any, ...]:
         return None, None, None, None, ctx.form.redistribute(ctx.kept.value, v)
 
 
@@ -54,14 +54,23 @@ class _Form:
 
 
 def _normalise(call: Call, x: Tensor, form: _Form) -> Any:
+    _require_constants(call, x)
     op = call.begin("normaliser", [x], remainder="bias")
     op.keeps_output = True
     args = map_tensors(call.args, lambda t: t.detach())
     out = _Normalise.apply(call, args, call.trace.keep(x), form, call.tap(op, x))  # type: ignore[no-untyped-call]
+    if isinstance(out, tuple):  # the native forms return their statistics too
+        out = (out[0], *(t.detach() for t in out[1:]))
     return call.end(op, out)
 
 
-@operation("layer_norm", kind="normaliser")
+def _require_constants(call: Call, x: Tensor) -> None:
+    """Refuse weights and biases that are computed from the input."""
+    if len(call.trace.live(call.args, call.kwargs)) > 1:
+        call.refuse(f"its weights are computed from the input. Write {call.name} without weights, then * and +")
+
+
+@operation("layer_norm", "native_layer_norm", kind="normaliser")
 def layer_norm(
     call: Call,
     input: Tensor,
@@ -94,6 +103,21 @@ def group_norm(
     **__: Any,
 ) -> Any:
     return _normalise(call, input, _Form(weight, eps, num_groups, 0, True))
+
+
+@operation("native_group_norm", kind="normaliser")
+def native_group_norm(
+    call: Call,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    batch: int,
+    channels: int,
+    size: int,
+    groups: int,
+    eps: float,
+) -> Any:
+    return _normalise(call, input, _Form(weight, eps, groups, 0, True))
 
 
 @operation("instance_norm", kind="normaliser")
@@ -164,6 +188,7 @@ def _batch_norm(
     eps: float,
 ) -> Any:
     """y = scale x + shift with the running statistics; part of the affine operation before it, if there is one."""
+    _require_constants(call, input)
     record = foldable(call, input)
     axis = None if record is None else record.linear.channel_axis
     if record is not None and axis is not None and input.dim() + axis == 1:
@@ -174,4 +199,6 @@ def _batch_norm(
         if bias is not None:
             shift = shift + bias.detach()
         return fold(call, record, input, scale, shift, lambda: cast(Tensor, call.run()))
-    return call.native("normaliser", stabilised=True, remainder="bias")
+    # In front of the first affine operation it normalises the input, see `add` in sum.py.
+    passes = (input,) if call.node(input).operation.depth == 0 else ()
+    return call.native("normaliser", stabilised=True, remainder="bias", passes=passes)

@@ -89,12 +89,8 @@ class Operation:
     z: Kept | None = None
     keeps_output: bool = False
     flow: Flow = field(default_factory=Flow)
-    # How to compute the output again from other inputs; kept near the input, where rules may ask for it.
-    replay: Replay | None = None
-    # Whether relevance moves through `replay` as values do (carriers), or passes element by element, whatever the
-    # values, in equal parts to these inputs (activations, gated signals).
-    moves: bool = False
-    passes: tuple[Tensor, ...] = ()
+    # The function's one name for all its spellings.
+    name: str = ""
     superseded_by: Operation | None = None
     watchers: list[Callable[[Tensor, Tensor], None]] = field(default_factory=list)
 
@@ -120,34 +116,25 @@ class Operation:
         return f"{self.function} in module '{self.module}'" if self.module else self.function
 
 
-@dataclass(frozen=True)
-class Replay:
-    """function(*args, **kwargs), to be called again with other tensors in place of the live ones."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: int | None = None
-
-    def __call__(self, substitute: Callable[[Tensor], Tensor]) -> Tensor:
-        result = self.function(*map_tensors(self.args, substitute), **map_tensors(self.kwargs, substitute))
-        tensor: Tensor = result if self.output is None else result[self.output]
-        return tensor
-
-
 @dataclass(eq=False)
 class Node:
     """The provenance of one tensor: the operation that made it, and what is known of its values.
 
-    role: "gate" (sigmoid), "attention" (softmax), "statistic" (std, norm, rsqrt), "squash" (tanh, erf) or None.
+    role: "gate" (sigmoid), "attention" (softmax), "statistic" (std, norm, rsqrt), "squash" (tanh, erf: a gate
+    once a constant is added), "plus three" (x + 3: a gate once relu6 is taken, the hard sigmoid by hand) or None.
+    path: its relevance path, where one was asked for. replay: how to compute it again, near the input.
+    unsquashed: the tensor before a final softmax or sigmoid, as far as this one only rearranges what came out of it.
     """
 
     operation: Operation
     role: str | None = None
-    replay: Replay | None = None
+    shape: tuple[int, ...] = ()
+    device: torch.device | None = None
+    # The node of which this one is a function, element by element, as far as that is known.
+    function_of: Node | None = None
     consumers: int = 0
     path: Tensor | None = None
-    # The tensor before a final softmax or sigmoid, as far as this tensor only rearranges what came out of it.
+    replay: Replay | None = None
     unsquashed: Tensor | None = None
 
     def role_after(self, function: str) -> str | None:
@@ -155,18 +142,38 @@ class Node:
         return self.role if self.role == "statistic" else None
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
-    """`value` with every tensor in it (lists, tuples and dicts included) replaced by change(tensor)."""
-    if isinstance(value, Tensor):
-        return change(value)
+@dataclass(frozen=True)
+class Replay:
+    """function(*args, **kwargs) with nodes in place of live tensors, to be computed again from other values."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: int = 0
+
+    def __call__(self, value_of: Callable[[Node], Tensor]) -> Tensor:
+        def value(item: Any) -> Any:
+            return value_of(item) if isinstance(item, Node) else item
+
+        result = self.function(*map_leaves(self.args, value), **map_leaves(self.kwargs, value))
+        return tensors_in(result)[self.output]
+
+
+def map_leaves(value: Any, change: Callable[[Any], Any]) -> Any:
+    """`value` with everything in it that is no list, tuple or dict replaced by change(it)."""
     if isinstance(value, dict):
-        return {key: map_tensors(item, change) for key, item in value.items()}
+        return {key: map_leaves(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and not isinstance(value, torch.Size):
-        items = [map_tensors(item, change) for item in value]
+        items = [map_leaves(item, change) for item in value]
         if hasattr(value, "_fields"):
             return type(value)(*items)
         return type(value)(items) if type(value) in (list, tuple) else items
-    return value
+    return change(value)
+
+
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """`value` with every tensor in it (lists, tuples and dicts included) replaced by change(tensor)."""
+    return map_leaves(value, lambda item: change(item) if isinstance(item, Tensor) else item)
 
 
 def tensors_in(*values: Any) -> list[Tensor]:

@@ -5,16 +5,20 @@ Rules that give relevance to inputs that are zero (ZBox, Flat, WSquare) can't ex
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from relprop.engine.operation import Operation
+from relprop.engine.operation import Node, Operation
 from relprop.errors import InvalidRule
 
 if TYPE_CHECKING:
     from relprop.engine.trace import Trace
+
+# Element by element and monotone in their one live argument, so that bounds go through them.
+_MONOTONE = {"add", "sub", "rsub", "neg", "mul", "div", "batch_norm"}
 
 
 class _Division(torch.autograd.Function):
@@ -30,7 +34,7 @@ class _Division(torch.autograd.Function):
         empty = ctx.value == 0
         if ctx.report:
             lost = float((relevance.double() * empty).sum())
-            ctx.op.flow.passed -= lost
+            ctx.op.flow.received += lost
             ctx.op.flow.absorb("value zero", lost)
         return None, torch.where(empty, 0, relevance / ctx.value), None
 
@@ -48,39 +52,57 @@ class _Through(torch.autograd.Function):
         return None, *(relevance / ctx.parts,) * ctx.parts
 
 
-def relevance_path(trace: Trace, tensor: Tensor, user: Operation) -> Tensor:
-    """The relevance path of a live tensor, built from its provenance for the operation `user`."""
+def relevance_path(trace: Trace, tensor: Tensor) -> Tensor:
+    """The relevance path of a live tensor; where it goes no further back, a division by its value."""
     node = trace.node(tensor)
     assert node is not None
     if node.path is None:
-        op = node.operation
-        replay = node.replay or op.replay
-        if op.moves and replay is not None:
-            node.path = replay(lambda t: relevance_path(trace, t, user) if trace.node(t) is not None else t)
-        elif op.passes and all(source.shape == tensor.shape for source in op.passes):
-            paths = [relevance_path(trace, source, user) for source in op.passes]
-            node.path = _Through.apply(tensor.detach(), *paths)  # type: ignore[no-untyped-call]
-        else:
-            node.path = _Division.apply(user, tensor, trace.report)  # type: ignore[no-untyped-call]
-    assert node.path is not None
+        path: Tensor = _Division.apply(node.operation, tensor, trace.report)  # type: ignore[no-untyped-call]
+        node.path = path
     return node.path
 
 
-def replayed(trace: Trace, tensor: Tensor, value: float | Tensor) -> Tensor:
-    """What a live tensor near the input would be, were every input element `value` (one bound of a box)."""
-    node = trace.node(tensor)
-    if node is None:
-        return tensor
-    if node.operation.kind == "input":
-        assert node.path is not None
-        leaf = node.path
-        bound = torch.as_tensor(value, dtype=leaf.dtype, device=leaf.device)
-        return bound.expand(leaf.shape)
-    replay = node.replay or node.operation.replay
-    if replay is None or not (node.operation.moves or node.operation.kind in ("sum", "product")):
-        raise InvalidRule(
-            f"a box rule needs the range of its operation's input, but behind {node.operation.where} the range of the "
-            "model's input is not known. Use another rule for the first layer, for example WSquare() or Flat()"
-        )
+def through(output: Tensor, sources: Sequence[Tensor]) -> Tensor | None:
+    """The path of an output to which its sources' paths lead element by element; None if shapes differ."""
+    if not sources or any(source.shape != output.shape for source in sources):
+        return None
+    path: Tensor = _Through.apply(output.detach(), *sources)  # type: ignore[no-untyped-call]
+    return path
+
+
+def bounds_at(node: Node, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The range of a tensor near the input, from the range of the model's input."""
     with torch.no_grad():
-        return replay(lambda t: replayed(trace, t, value))
+        a, b = _replayed(node, low), _replayed(node, high)
+    return torch.minimum(a, b), torch.maximum(a, b)
+
+
+def _replayed(node: Node, value: float | Tensor) -> Tensor:
+    """What a tensor would be, were every element of the model's input `value`."""
+    op = node.operation
+    if op.kind == "input":
+        assert node.path is not None
+        return torch.as_tensor(value, dtype=node.path.dtype, device=node.path.device).expand(node.path.shape)
+    name = op.name
+    if node.replay is None or not (op.kind in ("carrier", "selection") or (name in _MONOTONE and len(op.sources) == 1)):
+        raise InvalidRule(
+            f"a box rule needs the range of its operation's input, but behind {op.where} the range of the model's "
+            "input is not known. Use another rule for the first layer, for example WSquare() or Flat()"
+        )
+    return node.replay(lambda source: _replayed(source, value))
+
+
+def live_mask(node: Node) -> Tensor | None:
+    """One for each element that depends on the input, zero for constants that carriers put beside them (padding,
+    cat with a constant); None where all do."""
+    if node.replay is None or node.operation.kind != "carrier":
+        return None
+    with torch.no_grad():
+        return _filled(node, 1.0) - _filled(node, 0.0)
+
+
+def _filled(node: Node, value: float) -> Tensor:
+    """What a rearranged tensor would be, were every element that depends on the input `value`."""
+    if node.replay is None or node.operation.kind != "carrier":
+        return torch.full(node.shape, value, device=node.device)
+    return node.replay(lambda source: _filled(source, value))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
+from relprop.engine.activation import pointwise
 from relprop.engine.affine import fold, foldable, per_channel
-from relprop.engine.registry import operation
 from relprop.engine.call import Call, on_gradient
+from relprop.engine.operation import map_tensors
+from relprop.engine.registry import operation
 
 # Factors that only scale what they multiply.
 SCALES = {"gate", "statistic"}
@@ -24,20 +27,40 @@ def multiply(call: Call, input: Any, other: Any) -> Any:
 
 @operation("div", kind="product")
 def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
-    if rounding_mode is not None:
-        call.refuse("a division that rounds. Write it without rounding_mode")
-        return call.end(call.begin("unsupported"), call.run())
+    options = {} if rounding_mode is None else {"rounding_mode": rounding_mode}
     if call.live(input) and call.live(other):
+        if rounding_mode is not None:
+            call.refuse("a division of two signals that rounds. Write it without rounding_mode")
         # What a signal is divided by normalises it.
-        return call.native("product", (input, other.detach()))
-    if call.live(input):
-        return _scaled(call, input, other, True)
-    if other.shape == getattr(input, "shape", other.shape) or getattr(input, "numel", lambda: 1)() == 1:
-        from relprop.engine.activation import pointwise
+        call.kwargs = options
+        return call.native("product", (input, other.detach()), role=call.node(input).role, passes=(input,))
+    if call.live(other):
+        return pointwise(call, other, lambda z: cast(Tensor, call.run((input, z), options)), "statistic")
+    if rounding_mode is not None:
+        return pointwise(call, input, lambda z: cast(Tensor, call.run((z, other), options)))
+    return _scaled(call, input, other, True)
 
-        return pointwise(call, other, lambda z: cast(Tensor, call.run((input, z))), "statistic")
-    call.refuse("a constant divided by a signal of another shape. Write (1 / signal) * constant")
-    return call.end(call.begin("unsupported"), call.run())
+
+@operation("floor_divide", kind="product")
+def floor_divide(call: Call, input: Any, other: Any) -> Any:
+    call.func = torch.div
+    return divide(call, input, other, rounding_mode="floor")
+
+
+@operation("outer", "kron", "cross", kind="product")
+def bilinear(call: Call, input: Tensor, other: Tensor, *args: Any, **kwargs: Any) -> Any:
+    if call.live(input) and call.live(other):
+        return two_signals(call, input, other)
+    return call.native("product")
+
+
+@operation("prod", kind="product")
+def product(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """n signals take R / n each."""
+    out = call.native("product", role=call.node(input).role)
+    n = max(input.numel(), 1) / max(out.numel(), 1)
+    on_gradient(out, lambda v: v / n)
+    return out
 
 
 def _scaled(call: Call, tensor: Tensor, constant: Any, inverse: bool) -> Any:
@@ -55,24 +78,29 @@ def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
     """A product, of elements or of matrices, of two live factors."""
     role_a, role_b = call.node(a).role, call.node(b).role
     elementwise = call.name == "mul"
+    if elementwise and role_a is None and role_b is None:
+        # x f(x), as in x relu6(x + 3) / 6, is an activation of x, whose factor f(x) is a gate.
+        role_a = "gate" if call.node(a).function_of is call.node(b) else None
+        role_b = "gate" if call.node(b).function_of is call.node(a) else None
     if role_a in SCALES and role_b not in SCALES:
         return call.native("product", _replaced(call, a), passes=(b,) if elementwise else ())
     if role_b in SCALES and role_a not in SCALES:
         return call.native("product", _replaced(call, b), passes=(a,) if elementwise else ())
     # Element by element each factor takes half, whatever its value; a matrix product has no such correspondence.
     passes = (a, b) if elementwise else ()
-    out = call.native("product", role=role_a if role_a == role_b else None, passes=passes)
+    out = call.native("product", role=role_a if role_a == role_b and role_a in SCALES else None, passes=passes)
     on_gradient(out, _half)
     return out
 
 
 def _replaced(call: Call, factor: Tensor) -> tuple[Any, ...]:
     """The call's arguments with a factor as a constant."""
-    from relprop.engine.operation import map_tensors
 
-    return cast(
-        "tuple[Any, ...]", map_tensors(call.args, lambda t: t.detach() if t is factor else t)
-    )
+    def constant(t: Tensor) -> Tensor:
+        return t.detach() if t is factor else t
+
+    call.kwargs = map_tensors(call.kwargs, constant)
+    return cast("tuple[Any, ...]", map_tensors(call.args, constant))
 
 
 def _half(v: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from relprop.engine.registry import operation
 from relprop.engine.call import Call, on_gradient
+from relprop.engine.registry import operation
 
 
 @operation("softmax", "log_softmax", kind="softmax")
@@ -19,7 +19,20 @@ def softmax(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     return out
 
 
-@operation("norm", "linalg_vector_norm", "std", "frobenius_norm", "linalg_norm", kind="sum")
+@operation(
+    "norm",
+    "linalg_vector_norm",
+    "std",
+    "frobenius_norm",
+    "nuclear_norm",
+    "linalg_norm",
+    "linalg_matrix_norm",
+    "dist",
+    "cdist",
+    "pdist",
+    "pairwise_distance",
+    kind="sum",
+)
 def norm(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Homogeneous of degree one: x_i times the derivative adds up to the norm."""
     return call.native("sum", role="statistic")
@@ -31,6 +44,15 @@ def variance(call: Call, *args: Any, **kwargs: Any) -> Any:
     out = call.native("sum", role="statistic")
     on_gradient(out, lambda v: v * 0.5)
     return out
+
+
+@operation("var_mean", "std_mean", kind="sum")
+def statistic_and_mean(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    spread, mean = call.native("sum")
+    call.node(spread).role = "statistic"
+    if call.name == "var_mean":
+        on_gradient(spread, lambda v: v * 0.5)
+    return spread, mean
 
 
 @operation("embedding", kind="embedding")

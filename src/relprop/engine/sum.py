@@ -2,44 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from relprop.engine.affine import fold, foldable, per_channel
-from relprop.engine.registry import kind, operation
 from relprop.engine.call import Call
+from relprop.engine.operation import map_tensors
+from relprop.engine.registry import kind, operation
+
+FUNCTIONS = """
+    sum nansum mean nanmean cumsum trace diff sum_to_size col2im affine_grid_generator
+    avg_pool1d avg_pool2d avg_pool3d
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+    upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d
+    _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa
+"""
 
 
-@kind(
-    "sum",
-    # fmt: off
-    "sum", "mean", "nansum", "nanmean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "upsample_nearest1d", "upsample_nearest2d",
-    "upsample_nearest3d", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d",
-    "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa",
-    "_upsample_bicubic2d_aa", "cumsum", "trace", "diff", "col2im", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "affine_grid_generator",
-    # fmt: on
-)
+@kind("sum", *FUNCTIONS.split())
 def linear_without_weights(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call.native("sum", stabilised=True)
 
 
+@operation("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", kind="sum")
+def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Where to look is no value of its own: a grid computed from the input counts as constant, like a gate."""
+    if not call.live(input):
+        call.refuse("it reads a constant picture at places computed from the input")
+        return call.end(call.begin("unsupported"), call.run())
+    return call.native("sum", (input, grid.detach(), *args), stabilised=True)
+
+
 @operation("add", "sub", "rsub", kind="sum")
-def add(call: Call, input: Any, other: Any, *, alpha: float = 1) -> Any:
+def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> Any:
+    if third:  # add(input, alpha, other), which torch still takes
+        alpha, other = other, third[0]
     if call.live(input) and call.live(other):
         return call.native("sum", stabilised=True)
     tensor, constant = (input, other) if call.live(input) else (other, input)
     record = foldable(call, tensor)
+    role = _role_of_sum(call.node(tensor).role, constant)
     if record is not None:
         shift = per_channel(record, tensor, constant)
-        if shift is not None and torch.broadcast_shapes(tensor.shape, _shape(constant)) == tensor.shape:
+        shape = torch.broadcast_shapes(tensor.shape, _shape(constant))  # type: ignore[no-untyped-call]
+        if shift is not None and shape == tensor.shape:
             scale, shift = _scale_and_shift(call.name, tensor is input, shift, alpha)
-            return fold(call, record, tensor, scale, shift, lambda: cast(Tensor, call.run()))
+            out = fold(call, record, tensor, scale, shift, lambda: cast(Tensor, call.run()))
+            call.node(out).role = role
+            return out
     node = call.node(tensor)
-    role = "gate" if node.role == "squash" else node.role
-    return call.native("sum", stabilised=True, role=role, remainder="bias")
+    # A constant shift in front of the first affine operation normalises the input: rules that give relevance itself
+    # see through it. Divided by x - mean, relevance would explode where x is near the mean.
+    passes = (tensor,) if node.operation.depth == 0 else ()
+    return call.native("sum", stabilised=True, role=role, remainder="bias", passes=passes)
+
+
+def _role_of_sum(role: str | None, constant: Any) -> str | None:
+    """The role of a tensor plus a constant: 1 + tanh(x) is a gate, and x + 3 will be one when clamped to 0 ... 6."""
+    number = float(constant) if torch.as_tensor(constant).numel() == 1 else None
+    if role == "squash":
+        return None if number is None else "gate"
+    return "plus three" if role is None and number == 3 else role
 
 
 def _scale_and_shift(name: str, live_first: bool, c: Tensor, alpha: float) -> tuple[Tensor | None, Tensor]:
@@ -56,13 +84,51 @@ def _shape(constant: Any) -> tuple[int, ...]:
     return tuple(constant.shape) if isinstance(constant, Tensor) else ()
 
 
-@operation("addcmul", "lerp", "addcdiv", "addmv", "baddbmm", "addbmm", kind="sum")
-def combined(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Linear as long as only one of several factors is live."""
-    if call.live(args[0]) + any(call.live(a) for a in args[1:]) == 1 and sum(call.live(a) for a in args) == 1:
-        return call.native("sum", stabilised=True, remainder="bias")
-    call.refuse("several signals in one call. Write it as separate products and sums")
-    return call.end(call.begin("unsupported"), call.run())
+def _addcmul(c: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return c + value * (a * b)
+
+
+def _addcdiv(c: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
+    return c + value * (a / b)
+
+
+def _lerp(start: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+    return (1 - weight) * start + weight * end
+
+
+def _plus_product(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """addmv, addmm and baddbmm."""
+    product = a @ b
+    scaled = product if alpha == 1 else alpha * product
+    return scaled if beta == 0 else scaled + (c if beta == 1 else beta * c)
+
+
+def _addbmm(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    scaled = alpha * (a @ b).sum(0)
+    return scaled if beta == 0 else scaled + beta * c
+
+
+FUSED: dict[str, Callable[..., Tensor]] = {
+    "addcmul": _addcmul,
+    "addcdiv": _addcdiv,
+    "lerp": _lerp,
+    "addmv": _plus_product,
+    "baddbmm": _plus_product,
+    "addbmm": _addbmm,
+    "addmm": _plus_product,  # registered in matrix.py, where it is affine as long as two of the three are constants
+}
+
+
+@operation(*(name for name in FUSED if name != "addmm"), kind="sum")
+def fused(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Products and sums in one call: each is seen on its own, and the value is that of the fused function."""
+    if call.inplace:  # what is overwritten stays a factor
+        args = (call.decompose(torch.clone, args[0]), *args[1:])
+    out = call.decompose(FUSED[call.name], *args, **kwargs)
+    call.trace.before_overwrite(out)
+    with torch.no_grad():
+        out.detach().copy_(call.run(map_tensors(args, Tensor.detach), map_tensors(kwargs, Tensor.detach)))
+    return out
 
 
 @operation("neg", kind="sum")

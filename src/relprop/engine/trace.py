@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ _VIEW_NODES = (
     "View", "AsStrided", "CopySlices", "Slice", "Select", "Alias", "Expand", "Permute", "Transpose", "T", "Unsqueeze",
     "Squeeze", "Unbind", "Split", "SplitWithSizes", "Chunk", "Unfold", "Diagonal", "Detach", "Reshape", "UnsafeView",
 )  # fmt: skip
+
+
+# The traces that this thread is inside of, the innermost last.
+_active = threading.local()
 
 
 class _Enter(torch.autograd.Function):
@@ -135,7 +140,7 @@ class Trace(TorchFunctionMode):
         name = "input" if given.key is None else f"input {given.key!r}"
         op = Operation(len(self.operations), "input", name, "", None, self.run, shape=tuple(x.shape))
         self.operations.append(op)
-        self._register(op, out, Node(op, path=leaf))
+        self._register(op, out, Node(op, shape=tuple(out.shape), device=out.device, path=leaf))
         return out
 
     # ---- provenance
@@ -175,7 +180,7 @@ class Trace(TorchFunctionMode):
                     "functions, or explain a version of the model without it",
                 )
             self.operations.append(op)
-            node = Node(op)
+            node = Node(op, shape=tuple(tensor.shape), device=tensor.device)
             self._register(op, tensor, node)
         self._foreign[key] = node
         return node
@@ -232,17 +237,38 @@ class Trace(TorchFunctionMode):
             else:
                 kept.preserve()
 
+    @contextlib.contextmanager
+    def _own_saved_tensors(self) -> Iterator[None]:
+        """Keep what autograd saves as other values are kept, so that code which overwrites it can be explained.
+
+        It also keeps activation checkpointing from recomputing, outside of the trace, what happened in it.
+        """
+        with torch.autograd.graph.saved_tensors_hooks(self.keep, lambda kept: kept.value):
+            yield
+
     def watch(self, tensor: Tensor, notify: Callable[[Tensor, Tensor], None]) -> None:
         """Call notify(value, v) in every backward pass with what arrives at this tensor."""
-        kept = self.keep(tensor)
-        on_gradient(tensor, lambda v: notify(kept.value, v))
+        with torch._C.DisableTorchFunction():  # when called from a hook, inside of the trace
+            kept = self.keep(tensor)
+            on_gradient(tensor, lambda v: notify(kept.value, v))
 
     # ---- interception
+
+    def __enter__(self) -> Trace:
+        _active.traces = [*getattr(_active, "traces", ()), self]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _active.traces = _active.traces[:-1]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if _active.traces[-1] is not self:  # an explanation inside another one is no part of the outer model
+            return func(*args, **kwargs)
         name, inplace = functions.identify(func)
         if metadata.is_metadata(name):
             return func(*args, **kwargs)
@@ -262,20 +288,26 @@ class Trace(TorchFunctionMode):
             return self._constant(func, name, tensors, args, kwargs)
         if any(t.is_inference() for t in tensors):
             args, kwargs = map_tensors(args, _ordinary), map_tensors(kwargs, _ordinary)
+        out_given = kwargs.get("out") is not None
+        kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         call = Call(self, func, name, inplace, args, kwargs)
+        if out_given:
+            call.refuse("it writes to out=. Leave out= away and use the returned tensor")
         entry = REGISTRY.get(name)
-        if isinstance(func, FunctionType) and not (entry and _is_leaf(func)):
+        if isinstance(func, FunctionType) and not (entry and (_is_leaf(func) or func in self._decomposing)):
             return self._decompose(func, call)
         if entry is None:
             return self._unknown(call)
-        if kwargs.get("out") is not None:
-            call.refuse("it writes to out=. Leave out= away and use the returned tensor")
         target = args[0] if inplace else None
         if inplace:
             call.preserve_target()
-        with _own_saved_tensors():
+        with self._own_saved_tensors():
             out = entry.handler(call, *call.args, **kwargs)
-            return call.write_back(target, out) if isinstance(target, Tensor) and out is not target else out
+            if isinstance(target, Tensor) and isinstance(out, Tensor) and out is not target:
+                out = call.write_back(target, out)
+        # What the graph keeps of the call must not lead to tensors that may be overwritten with what follows.
+        call.args = ()
+        return out
 
     def _constant(
         self, func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -313,7 +345,11 @@ class Trace(TorchFunctionMode):
                 f"{call.where}; what is computed from that number counts as constant"
             ] = None
             return call.func(*map_tensors(call.args, Tensor.detach), **call.kwargs)
-        out = call.run()
+        try:
+            out = call.run()
+        except RuntimeError:  # no derivative with respect to a live argument
+            call.refuse("autograd has no derivative for it. Write it with other torch functions")
+            return call.run(map_tensors(call.args, Tensor.detach), map_tensors(call.kwargs, Tensor.detach))
         results = tensors_in(out)
         carrying = [t for t in results if t.is_floating_point() or t.is_complex()]
         if carrying:
@@ -341,25 +377,14 @@ class Trace(TorchFunctionMode):
     def close(self) -> None:
         """Let go of the recorded graph, which refers to itself in ways that only this undoes."""
         for op in self.operations:
-            op.sources, op.z, op.replay, op.passes = (), None, None, ()
+            op.sources, op.z = (), None
             op.watchers.clear()
+        for record in self.affine.values():
+            record.release()
         for store in (self.affine, self.nodes, self._known, self._foreign, self._kept):
             store.clear()
         self._tokens.clear()
         self.inputs.clear()
-
-
-@contextlib.contextmanager
-def _own_saved_tensors() -> Iterator[None]:
-    """Keep activation checkpointing from recomputing, outside of the trace, what the trace saves."""
-    if _top_hooks(True) is None:
-        yield
-        return
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
-        yield
-
-
-_top_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
@@ -368,7 +393,7 @@ def _ordinary(tensor: Tensor) -> Tensor:
 
 
 def _is_view_node(grad_fn: Any) -> bool:
-    return grad_fn.name().removesuffix("0").removesuffix("Backward") in _VIEW_NODES or grad_fn.name() == "CopySlices"
+    return grad_fn.name().split("::")[-1].removesuffix("0").removesuffix("Backward") in _VIEW_NODES
 
 
 def _function_of(grad_fn: Any) -> str:

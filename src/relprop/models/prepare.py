@@ -71,6 +71,16 @@ def refuse_training(model: Model) -> None:
     raise TrainingMode(f"{which} in training mode, where scores are not the ones it decides with. Write model.eval()")
 
 
+def named_modules(model: Model) -> list[tuple[nn.Module, str]]:
+    """Each module with its dotted name, in which wrappers by torch.compile are left out."""
+    if not isinstance(model, nn.Module):
+        return []
+    return [
+        (module, ".".join(part for part in name.split(".") if part != "_orig_mod"))
+        for name, module in model.named_modules()
+    ]
+
+
 def module_names(model: Model) -> dict[int, str]:
     """id of each module -> its dotted name."""
-    return {id(m): name for name, m in model.named_modules()} if isinstance(model, nn.Module) else {}
+    return {id(module): name for module, name in named_modules(model)}

@@ -34,10 +34,11 @@ class Layer(Protocol):
         """make(W), computed once per explainer and kept under `name`."""
 
     def ones(self) -> Tensor:
-        """One sample of the input shape, all ones; its image broadcasts against z."""
+        """One sample of the input shape: one for every element that depends on the model's input, zero for constants
+        such as padding. Its image broadcasts against z."""
 
-    def at_input(self, value: float | Tensor) -> Tensor:
-        """One sample of what this operation's input would be, were every element of the model's input `value`."""
+    def box(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor]:
+        """The range of this operation's input, one sample each, from the range of the model's input."""
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """sum_i x_i w_ij, without bias."""
@@ -89,8 +90,8 @@ class Rule:
 
 
 def stabiliser(eps: float, z: Tensor) -> Tensor:
-    """eps s(z), with s(0) = +1, shaped like z."""
-    return torch.where(z < 0, z.new_tensor(-eps), z.new_tensor(eps))
+    """eps s(z), shaped like z; s(0) = +1, and s(-0.0) = -1, where no relevance is or no share is left to divide."""
+    return torch.copysign(z.new_tensor(eps), z)
 
 
 def require(condition: bool, rule: str, met: Any, expected: str) -> None:

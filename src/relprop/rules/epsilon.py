@@ -48,12 +48,12 @@ class Epsilon(Rule):
         if self.bias == "absorb":
             return layer.backward(layer.divide(z * v, z, self.eps, layer.bias), layer.weight)
         s = layer.divide(z * v, z, self.eps)
-        ones = layer.prepared("1", torch.ones_like)
-        count = layer.forward(layer.ones(), ones)
+        ones, inputs = layer.prepared("1", torch.ones_like), layer.ones()
+        count = layer.forward(inputs, ones)
         rest = stabiliser(self.eps, z)
         if layer.bias is not None:
             rest = rest + layer.bias
-        return x * layer.backward(s, layer.weight) + layer.backward(s * rest / count, ones)
+        return x * layer.backward(s, layer.weight) + inputs * layer.backward(s * rest / count, ones)
 
     def stabiliser(self) -> float:
         return self.eps

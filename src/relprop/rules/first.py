@@ -39,7 +39,7 @@ class ZBox(_Direct):
         require(self.eps >= 0, "ZBox(eps)", self.eps, "a number >= 0")
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
-        low, high = layer.at_input(self.low), layer.at_input(self.high)
+        low, high = layer.box(self.low, self.high)
         w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
         wx = z if layer.bias is None else z - layer.bias
         box = wx - layer.forward(low, w_plus) - layer.forward(high, w_minus)
@@ -59,26 +59,27 @@ class WSquare(_Direct):
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         squared = layer.prepared("w^2", torch.square)
-        total = layer.forward(layer.ones(), squared)
+        inputs = layer.ones()
+        total = layer.forward(inputs, squared)
         b2 = layer.bias.square() if self.bias and layer.bias is not None else None
         if b2 is not None:
             total = total + b2
-        return layer.backward(layer.divide(z * v, total.expand_as(z), self.eps, b2), squared)
+        return inputs * layer.backward(layer.divide(z * v, total.expand_as(z), self.eps, b2), squared)
 
 
 @dataclass(frozen=True)
 class Flat(_Direct):
     """Flat rule: every connected input gets the same share, 1 / their number (Lapuschkin et al. 2019).
 
-    At the border of a convolution only real inputs count.
+    Only real inputs count: no padding, be it the convolution's own or one made before it.
     """
 
     eps: float = 1e-6
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
-        ones = layer.prepared("1", torch.ones_like)
-        count = layer.forward(layer.ones(), ones)
-        return layer.backward(layer.divide(z * v, count.expand_as(z), self.eps), ones)
+        ones, inputs = layer.prepared("1", torch.ones_like), layer.ones()
+        count = layer.forward(inputs, ones)
+        return inputs * layer.backward(layer.divide(z * v, count.expand_as(z), self.eps), ones)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,26 @@ def by_sign(layer: Layer, x: Tensor, for_positive: Tensor, for_negative: Tensor)
     return layer.forward(positive(x), for_positive) + layer.forward(negative(x), for_negative)
 
 
+def parts(
+    layer: Layer, x: Tensor, relevance: Tensor, w1: Tensor, w2: Tensor, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor | None]:
+    """W1^T s and W2^T s with s = R / (x+ W1 + x- W2 + b): v_x for the positive and for the negative inputs.
+
+    The second is None where no input is negative.
+    """
+    z = by_sign(layer, x, w1, w2)
+    s = layer.divide(relevance, z if bias is None else z + bias, eps, bias)
+    return layer.backward(s, w1), None if layer.nonnegative else layer.backward(s, w2)
+
+
+def both(x: Tensor, *found: tuple[Tensor, Tensor | None]) -> Tensor:
+    """The sum of what `parts` found, for each input by its own sign."""
+    for_positive = sum(p for p, _ in found)
+    if any(n is None for _, n in found):
+        return cast(Tensor, for_positive)
+    return torch.where(x >= 0, for_positive, sum(n for _, n in found if n is not None))
+
+
 @dataclass(frozen=True)
 class Gamma(Rule):
     """LRP-gamma, generalised for inputs of both signs (Montavon et al. 2019; Andeol et al. 2021).
@@ -45,30 +65,16 @@ class Gamma(Rule):
         require(self.eps >= 0, "Gamma(eps)", self.eps, "a number >= 0")
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
-        g = self.gamma
+        g, b = self.gamma, layer.bias
         up = layer.prepared(f"w + {g} w+", lambda w: w + g * positive(w))
         down = layer.prepared(f"w + {g} w-", lambda w: w + g * negative(w))
-        relevance = z * v
-        below = z < 0
-        for_positive, for_negative = self._parts(layer, x, relevance.masked_fill(below, 0), up, down, positive)
+        b_up, b_down = (None, None) if b is None else (b + g * positive(b), b + g * negative(b))
+        relevance, below = z * v, z < 0
+        found = [parts(layer, x, relevance.masked_fill(below, 0), up, down, b_up, self.eps)]
         # After a ReLU no relevance arrives where z < 0, and half of the passes can be left out.
         if bool((relevance * below).any()):
-            p, n = self._parts(layer, x, relevance.masked_fill(~below, 0), down, up, negative)
-            for_positive = for_positive + p
-            for_negative = None if for_negative is None or n is None else for_negative + n
-        return for_positive if for_negative is None else torch.where(x >= 0, for_positive, for_negative)
-
-    def _parts(
-        self, layer: Layer, x: Tensor, relevance: Tensor, w1: Tensor, w2: Tensor, part: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor | None]:
-        """v_x for the positive inputs (weights w1) and the negative ones (w2; None where there are none)."""
-        z = by_sign(layer, x, w1, w2)
-        bias = None
-        if layer.bias is not None:
-            bias = layer.bias + self.gamma * part(layer.bias)
-            z = z + bias
-        s = layer.divide(relevance, z, self.eps, bias)
-        return layer.backward(s, w1), None if layer.nonnegative else layer.backward(s, w2)
+            found.append(parts(layer, x, relevance.masked_fill(~below, 0), down, up, b_down, self.eps))
+        return both(x, *found)
 
 
 @dataclass(frozen=True)
@@ -94,21 +100,13 @@ class AlphaBeta(Rule):
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
-        bias = layer.bias
+        b_plus, b_minus = (None, None) if layer.bias is None else (positive(layer.bias), negative(layer.bias))
         relevance = z * v
-        z_plus = by_sign(layer, x, w_plus, w_minus)
-        if bias is not None:
-            z_plus = z_plus + positive(bias)
-        s = layer.divide(self.alpha * relevance, z_plus, self.eps, None if bias is None else positive(bias))
-        for_positive = layer.backward(s, w_plus)
-        for_negative = None if layer.nonnegative else layer.backward(s, w_minus)
+        found = [parts(layer, x, self.alpha * relevance, w_plus, w_minus, b_plus, self.eps)]
         if self.beta:
-            # z = z+ + z-, so the negative part costs no pass of its own.
-            z_minus = negative(z - z_plus)
-            s = layer.divide(-self.beta * relevance, z_minus, self.eps, None if bias is None else negative(bias))
-            for_positive = for_positive + layer.backward(s, w_minus)
-            for_negative = None if for_negative is None else for_negative + layer.backward(s, w_plus)
-        return for_positive if for_negative is None else torch.where(x >= 0, for_positive, for_negative)
+            # z- could be had as z - z+, but where hardly anything is negative that is all rounding.
+            found.append(parts(layer, x, -self.beta * relevance, w_minus, w_plus, b_minus, self.eps))
+        return both(x, *found)
 
 
 @dataclass(frozen=True)

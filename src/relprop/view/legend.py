@@ -22,13 +22,15 @@ def number(value: float) -> str:
 class Legend:
     """The meaning of a colour map for an explanation of `claim`; `limit` is None where each picture has its own.
 
-    `overlay` says that the input shows where there is no relevance.
+    `overlay` says that the input shows where there is no relevance; `clip` is the percentile of |R| that gets full
+    colour in each picture, None for the largest |R|.
     """
 
     claim: str
     limit: float | None
     cmap: str = "RdBu_r"
     overlay: bool = False
+    clip: float | None = None
 
     @property
     def colours(self) -> ColourMap:
@@ -62,7 +64,8 @@ class Legend:
     def scale(self) -> str:
         """What full colour stands for."""
         if self.limit is None:
-            return "Full colour: the largest relevance of each picture, which has a scale of its own."
+            most = "the largest relevance" if self.clip is None else f"percentile {self.clip:g} of |relevance|"
+            return f"Full colour: {most} of each picture, which has a scale of its own."
         sign = ", of either sign" if self.colours.diverging else ""
         return f"Full colour: a relevance of {self.limit:.4g} or more{sign}."
 
@@ -72,4 +75,4 @@ def legend_for(samples: Sequence[Sample], style: Style) -> Legend:
     claims = {sample.claim for sample in samples}
     limits = {sample.limit for sample in samples}
     claim = claims.pop() if len(claims) == 1 else "the class that is named with the picture"
-    return Legend(claim, limits.pop() if len(limits) == 1 else None, style.cmap, style.overlay is not None)
+    return Legend(claim, limits.pop() if len(limits) == 1 else None, style.cmap, style.overlay is not None, style.clip)

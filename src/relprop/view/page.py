@@ -62,7 +62,11 @@ body { margin: 0 auto; max-width: 72em; padding: 1.2em; color: #1c1e21; backgrou
 h1 { font: 600 1.5em/1.3 system-ui, sans-serif; overflow-wrap: anywhere; }
 .relprop section { border-top: 1px solid #8886; padding-top: 1em; }
 @media (prefers-color-scheme: dark) { body { color: #e6e6e6; background: #16181c; } }
-@media (max-width: 30em) { .relprop dl { grid-template-columns: 1fr; } .relprop dd { margin: 0 0 .4em; } }
+@media (max-width: 30em) {
+  .relprop dl { grid-template-columns: 1fr; }
+  .relprop dd { margin: 0 0 .4em; }
+  .relprop figure.map { flex: 1 1 40%; }
+}
 """.strip()
 
 
@@ -109,11 +113,12 @@ def _figure(picture: Picture) -> str:
     if isinstance(picture.image, str):
         return f'<figure class="wide"><img class="bars" {source}>{caption}</figure>'
     width, height = _shown(*picture.image.size)
-    # Only a strip may be squeezed in one direction where the page is narrow.
-    tall = f"{height}px" if max(width, height) > 4 * min(width, height) else "auto"
+    # Only a strip may be squeezed in one direction where the page is narrow; other maps stand there two in a row.
+    strip = max(width, height) > 4 * min(width, height)
+    kind, tall = ("", f"{height}px") if strip else (' class="map"', "auto")
     pixels = ' class="pixels"' if picture.image.width < width else ""
     return (
-        f'<figure style="max-width: {width}px"><img{pixels} style="width: {width}px; height: {tall}" {source}>'
+        f'<figure{kind} style="max-width: {width}px"><img{pixels} style="width: {width}px; height: {tall}" {source}>'
         f"{caption}</figure>"
     )
 

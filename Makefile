@@ -1,0 +1,44 @@
+# make demo, make test, make lint: each makes the environment .venv first, where it is missing or out of date.
+#
+# PYTHON=python3.12 chooses the interpreter. Where packages come from is pip's own configuration: on Linux, pip's
+# default torch carries CUDA; to take a smaller build, set PIP_EXTRA_INDEX_URL in the environment.
+
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+DEMO := demo
+
+.PHONY: help install demo test lint format clean
+
+help:
+	@echo "make demo    explain digits and photographs, write $(DEMO)/index.html"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff format the code"
+	@echo "make clean   remove the environment and all that was made"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(VENV)/bin/relprop demo --out $(DEMO)
+
+# One thread each: the workers share the processors as it is.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,53 @@
+"""The command line: `relprop image`, `check`, `demo`, `models`, `rules`.
+
+Nothing heavy is imported before a command runs, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from relprop import __version__
+from relprop.cli import catalogue, check, demo, image
+from relprop.cli.console import EPILOG
+
+app = typer.Typer(
+    name="relprop",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=EPILOG)(image.image)
+app.command(epilog=EPILOG)(check.check)
+app.command(epilog=EPILOG)(demo.demo)
+app.command(epilog=EPILOG)(catalogue.models)
+app.command(epilog=EPILOG)(catalogue.rules)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"relprop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _relprop(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Explain what a neural network decided: its score, redistributed onto its input.
+
+    That is Layer-wise Relevance Propagation (LRP): red speaks for the decision, blue against it.
+
+    Try [bold]relprop demo[/], then [bold]relprop image[/] with a picture of your own.
+    """
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

@@ -1,0 +1,199 @@
+"""`relprop models` and `relprop rules`: what there is, and each in detail."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from relprop.cli import options
+from relprop.cli.console import answer, reporting, table, terminal
+from relprop.errors import InvalidInput
+
+_NAMED = typer.Argument(metavar="[NAME]", help="Show this one in detail.", show_default=False)
+Name = Annotated[str | None, _NAMED]
+
+
+@reporting
+def models(name: Name = None, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+    """The trained models that ship with relprop, or the card of one of them.
+
+    [bold]Examples[/]
+
+    relprop models
+
+    relprop models mnist-cnn
+    """
+    from relprop import zoo
+
+    if name is None:
+        listed = [_model(each) for each in zoo.names()]
+        if as_json:
+            answer(listed)
+        else:
+            terminal().print(
+                table(("model", "what it reads", "input", "test error", "available"), [*map(_row, listed)])
+            )
+    elif as_json:
+        answer({**_model(name), "card": zoo.card(name)})
+    else:
+        _show_markdown(zoo.card(name))
+
+
+@reporting
+def rules(name: Name = None, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+    """The presets (which rule where) and the rules with their formulas, or one of them in detail.
+
+    [bold]Examples[/]
+
+    relprop rules
+
+    relprop rules epsilon-gamma-box
+
+    relprop rules ZBox
+    """
+    presets, single = _presets(), _rules()
+    if name is not None:
+        presets, single = _chosen(name, presets, single)
+    if as_json:
+        answer({"presets": presets, "rules": single})
+    elif name is None:
+        console = terminal()
+        console.print(table(("preset", "which rule where"), [(p["name"], p["summary"]) for p in presets]))
+        console.print(table(("rule", "formula"), [(r["signature"], r["formula"]) for r in single]))
+        console.print(
+            "z_ij = x_i w_ij; z_j = sum_i z_ij + b_j; s(z) = 1 for z >= 0, else -1; w+ and w-: the positive "
+            "and the negative part. In Python: relprop.explain(model, x, rules=...)",
+            markup=False,
+        )
+    else:
+        for preset in presets:
+            print(_told_of_preset(preset))
+        for rule in single:
+            print(f"{rule['signature']}\n\n{rule['description']}\n\nIn Python: relprop.rules.{rule['signature']}")
+
+
+def _model(name: str) -> dict[str, Any]:
+    """What is told of a model, for JSON."""
+    from relprop import zoo
+    from relprop.zoo import storage
+
+    entry = zoo.entry(name)
+    measured = storage.shipped(name).with_suffix(".json")
+    figures = json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else {}
+    return {
+        "name": name,
+        "summary": entry.summary,
+        "input_shape": list(entry.input_shape),
+        "test_error_percent": figures.get("test_error_percent"),
+        "test_images": figures.get("test_images"),
+        "available": entry.available,
+        "install": None if entry.extra is None else f'pip install "relprop[{entry.extra}]"',
+    }
+
+
+def _row(model: dict[str, Any]) -> tuple[str, ...]:
+    error = model["test_error_percent"]
+    return (
+        model["name"],
+        model["summary"],
+        " x ".join(map(str, model["input_shape"])),
+        "not measured here" if error is None else f"{error:.2f} % of {model['test_images']:,}",
+        "yes" if model["available"] else f"no: {model['install']}",
+    )
+
+
+def _presets() -> list[dict[str, Any]]:
+    """What is told of each preset, for JSON; `auto` first."""
+    from relprop.presets import AUTO, PRESETS, rule_map
+
+    auto = (
+        "decided from the model's operations: epsilon-plus-flat for convolutions, attn-lrp for attention, else epsilon"
+    )
+    told: list[dict[str, Any]] = [{"name": AUTO, "summary": auto, "needs_bounds": False, "entries": []}]
+    for preset in PRESETS.values():
+        chosen = rule_map(preset.name, (0.0, 1.0) if preset.needs_bounds else None)
+        assert chosen is not None
+        entries = [
+            [str(selector), re.sub(r"ZBox\(.*\)", "ZBox(low, high)", repr(rule))] for selector, rule in chosen.entries
+        ]
+        told.append(
+            {
+                "name": preset.name,
+                "summary": preset.summary,
+                "needs_bounds": preset.needs_bounds,
+                "entries": entries,
+            }
+        )
+    return told
+
+
+def _rules() -> list[dict[str, Any]]:
+    """What is told of each rule, for JSON."""
+    from relprop import rules
+
+    told = []
+    for name in rules.__all__:
+        rule = getattr(rules, name)
+        if not (isinstance(rule, type) and issubclass(rule, rules.Rule)) or rule is rules.Rule:
+            continue
+        description = inspect.getdoc(rule) or ""
+        told.append(
+            {
+                "name": name,
+                "signature": f"{name}({', '.join(map(_parameter, inspect.signature(rule).parameters.values()))})",
+                "formula": _formula(description),
+                "description": description,
+            }
+        )
+    return told
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+    return f"{parameter.name}{default}"
+
+
+def _formula(description: str) -> str:
+    """The paragraph of a docstring that says what R_i is, from there on; else its first."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in description.split("\n\n")]
+    return next((p[p.index("R_i = ") :] for p in paragraphs if "R_i = " in p), paragraphs[0])
+
+
+def _chosen(
+    name: str, presets: list[dict[str, Any]], single: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The preset and the rule of this name, in any case. Raises InvalidInput where there is neither."""
+    found = [[each for each in group if each["name"].lower() == name.lower()] for group in (presets, single)]
+    if not any(found):
+        names = [each["name"] for each in (*presets, *single)]
+        close = difflib.get_close_matches(name.lower(), [each.lower() for each in names], n=1)
+        hint = f" Did you mean {next(each for each in names if each.lower() == close[0])!r}?" if close else ""
+        raise InvalidInput(f"there is no preset or rule {name!r}.{hint} There are: {', '.join(names)}")
+    return found[0], found[1]
+
+
+def _told_of_preset(preset: dict[str, Any]) -> str:
+    lines = [preset["name"], "", preset["summary"]]
+    if preset["entries"]:
+        lines += ["", "The first that matches an operation is its rule:"]
+        width = max(len(selector) for selector, _ in preset["entries"])
+        lines += [f"  {selector.ljust(width)}  {rule}" for selector, rule in preset["entries"]]
+    needed = ", bounds=(low, high)" if preset["needs_bounds"] else ""
+    lines += ["", f"In Python: relprop.explain(model, x, rules={preset['name']!r}{needed})", ""]
+    return "\n".join(lines)
+
+
+def _show_markdown(text: str) -> None:
+    """Rendered on a terminal, as it is elsewhere."""
+    if not sys.stdout.isatty():
+        print(text, end="")
+        return
+    from rich.markdown import Markdown
+
+    terminal().print(Markdown(text))

@@ -1,0 +1,101 @@
+"""`relprop demo`: digits and photographs explained, as a table and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relprop.cli import options
+from relprop.cli.console import answer, causes, figure, note, reporting, table, terminal
+
+if TYPE_CHECKING:
+    from relprop.demo import Case
+
+PAGE = "index.html"
+
+
+@reporting
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the page goes.")] = Path("demo"),
+    photos: Annotated[
+        bool, typer.Option("--photos/--no-photos", help="The photographs too, or the digits only.")
+    ] = True,
+    open_page: Annotated[bool, typer.Option("--open", help="Show the page in the browser.")] = False,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Explain ten handwritten digits, a misread one and two photographs, and write a page of heatmaps.
+
+    The page shows each picture under several presets side by side; the table has the first of them.
+
+    [bold]Examples[/]
+
+    relprop demo --open
+
+    relprop demo --no-photos --out heatmaps/
+    """
+    from relprop.demo import write_page
+
+    cases = []
+    for group in _groups(photos):
+        cases += group
+        if not as_json:
+            _print(group)
+    page = _made(out) / PAGE
+    write_page(cases, page)
+    if as_json:
+        answer({"page": str(page), "cases": [_told(case) for case in cases]})
+    else:
+        typer.echo(f"Heatmaps under all presets: {page}")
+    if open_page:
+        typer.launch(page.resolve().as_uri())
+
+
+def _groups(photos: bool) -> Iterator[list[Case]]:
+    """The cases, one model after the other. Photographs are left out with a note where their packages are missing."""
+    from relprop import demo
+    from relprop.errors import MissingExtra
+
+    if photos:
+        try:
+            yield list(demo.photographs())
+        except MissingExtra as error:
+            note(f"digits only: {error}")
+    yield list(demo.digits("mnist-cnn"))
+    yield [*demo.digits("mnist-mlp"), *demo.mistake()]
+
+
+def _made(folder: Path) -> Path:
+    from relprop.errors import InvalidFile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidFile(f"the folder {folder} can't be made ({error.strerror}); give another --out") from error
+    return folder
+
+
+def _told(case: Case) -> dict[str, object]:
+    from relprop.cli.image import figures_of
+
+    return {
+        "picture": case.heading,
+        "model": case.model,
+        "claim": case.claim,
+        "explanations": [figures_of(each) for each in case.compared.values()],
+    }
+
+
+def _print(cases: list[Case]) -> None:
+    rows = []
+    for case in cases:
+        first = case.first
+        balance = first.conservation
+        score, relevance = figure(float(first.score[0])), figure(balance.relevance)
+        rows.append((case.heading, case.claim, score, relevance, causes(balance.absorbed, balance.difference)))
+    columns = ("picture", "explained", "score", "sum of relevance", "not passed to the input")
+    title = f"{cases[0].model}, preset {cases[0].first.rules}"
+    terminal().print(table(columns, rows, title, ("score", "sum of relevance")))

@@ -1,0 +1,169 @@
+"""A model that looks at pictures: one of the zoo, or a program of torch.export with its preprocessing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from PIL import Image
+from torch import Tensor, nn
+
+from relprop import zoo
+from relprop.errors import InvalidFile, InvalidInput
+from relprop.models import load_program
+from relprop.presets import Bounds
+from relprop.zoo.pictures import plain
+
+DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model, and how a picture becomes its input; `bounds` is the range of that input, for box rules."""
+
+    name: str
+    model: nn.Module
+    preprocess: Callable[[Image.Image], Tensor]
+    bounds: Bounds | None
+    labels: tuple[str, ...] | None = None
+    rules: str = "auto"
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How pictures become the input of a program: cut to `size`, pixels x in 0..1 as (x - mean) / std."""
+
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether anything was asked for."""
+        return self != Framing()
+
+
+def framing(size: int | None, mean: str | None, std: str | None) -> Framing:
+    """From the options of the command line. Raises typer.BadParameter."""
+    made = Framing(size, _figures("--mean", mean), _figures("--std", std))
+    if made.std is not None and min(made.std) <= 0:
+        raise typer.BadParameter(f"got {std!r}, expected figures above 0", param_hint="--std")
+    return made
+
+
+def network(name: str, frame: Framing, bounds: tuple[float, float] | None = None, labels: str | None = None) -> Network:
+    """The model `name`: one of the zoo, or a .pt2 file. `bounds` and the file `labels` replace what it brings along."""
+    found = _program(Path(name), frame) if Path(name).suffix or Path(name).is_file() else _of_the_zoo(name, frame)
+    if bounds is not None:
+        found = replace(found, bounds=bounds)
+    return found if labels is None else replace(found, labels=read_labels(Path(labels)))
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names, one a line. Raises InvalidFile."""
+    try:
+        names = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidFile(
+            f"the labels {str(path)!r} can't be read ({error}); give a text file, one name a line"
+        ) from error
+    while names and not names[-1].strip():
+        names.pop()
+    if not names:
+        raise InvalidFile(f"the labels {str(path)!r} hold no name; give a text file, one name a line")
+    return tuple(name.strip() for name in names)
+
+
+def _of_the_zoo(name: str, frame: Framing) -> Network:
+    entry = zoo.entry(name)
+    if frame.given:
+        raise typer.BadParameter(
+            f"the zoo's {name} has its own preprocessing; they are for .pt2 files", param_hint="--size, --mean, --std"
+        )
+    return Network(name, entry.build(), entry.preprocess, entry.bounds, entry.labels, entry.rules)
+
+
+def _program(path: Path, frame: Framing) -> Network:
+    model = load_program(path)
+    shape = _input_shape(model, path)
+    last = shape[1] not in (1, 3) and shape[3] in (1, 3)  # channels last, as Keras has them
+    channels, *sides = (shape[3], shape[1], shape[2]) if last else (shape[1], shape[2], shape[3])
+    if channels not in (1, 3):
+        raise InvalidInput(
+            f"{path.name} takes {channels or 'any number of'} channels, and a picture has 1 (grey) or 3 (colour); use "
+            "relprop.load_program and relprop.explain in Python for other inputs"
+        )
+    height, width = (side or frame.size or DEFAULT_SIZE for side in sides)
+    if frame.size is not None and (height, width) != (frame.size, frame.size):
+        raise typer.BadParameter(f"{path.name} takes {height} x {width} pixels and no other", param_hint="--size")
+    mean, std = (
+        _per_channel("--mean", frame.mean or (0.0,), channels),
+        _per_channel("--std", frame.std or (1.0,), channels),
+    )
+
+    def preprocess(picture: Image.Image) -> Tensor:
+        pixels = (_pixels(picture, channels, height, width) - mean) / std
+        return (pixels.permute(1, 2, 0) if last else pixels).contiguous()[None]
+
+    low, high = (0 - mean) / std, (1 - mean) / std
+    if last:
+        low, high = low.flatten(), high.flatten()
+    return Network(path.name, model, preprocess, (low, high))
+
+
+def _input_shape(model: Any, path: Path) -> tuple[int | None, ...]:
+    """The four sides of the program's input, None where it leaves them open. Raises InvalidInput for other inputs."""
+    inputs = [node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder"]
+    shapes = [
+        tuple(side if isinstance(side, int) else None for side in i.shape) for i in inputs if isinstance(i, Tensor)
+    ]
+    if len(inputs) != 1 or not shapes or len(shapes[0]) != 4:
+        met = ", ".join(str(tuple("any" if side is None else side for side in shape)) for shape in shapes)
+        raise InvalidInput(
+            f"{path.name} takes {len(inputs)} input(s) of shape {met or 'unknown'}, and a picture is one input (batch, "
+            "channels, height, width); use relprop.load_program and relprop.explain in Python"
+        )
+    if shapes[0][0] not in (1, None):
+        raise InvalidInput(
+            f"{path.name} takes batches of {shapes[0][0]} only; export it with an example of one picture, or with "
+            "dynamic_shapes={0: torch.export.Dim('batch')}"
+        )
+    return shapes[0]
+
+
+def _pixels(picture: Image.Image, channels: int, height: int, width: int) -> Tensor:
+    """A picture's centre in the proportions of height x width, resized to it: (channels, height, width) in 0..1."""
+    import numpy as np
+
+    picture = plain(picture).convert("L" if channels == 1 else "RGB")
+    ratio = max(width / picture.width, height / picture.height)
+    side = (width / ratio, height / ratio)
+    left, top = (picture.width - side[0]) / 2, (picture.height - side[1]) / 2
+    box = (left, top, left + side[0], top + side[1])
+    shown = picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
+    pixels = torch.from_numpy(np.array(shown, dtype=np.float32)) / 255
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+
+
+def _per_channel(option: str, figures: Sequence[float], channels: int) -> Tensor:
+    """(channels, 1, 1), or (1, 1, 1) for one figure."""
+    if len(figures) not in (1, channels):
+        raise typer.BadParameter(f"got {len(figures)} figures for {channels} channel(s)", param_hint=option)
+    return torch.tensor(figures)[:, None, None]
+
+
+def _figures(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        figures = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        figures = (math.nan,)
+    if not all(map(math.isfinite, figures)):
+        raise typer.BadParameter(f"got {text!r}, expected figures such as 0.485,0.456,0.406", param_hint=option)
+    return figures

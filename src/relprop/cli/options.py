@@ -1,0 +1,43 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+MODEL_HELP = (
+    "A model of the zoo (`relprop models` lists them), or a program saved by torch.export: NAME or FILE.pt2. Without "
+    "it: mnist-cnn for a grey picture of 28 x 28 pixels, else efficientnet-lite0."
+)
+
+Bounds = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LOW HIGH",
+        help="The range of valid inputs after preprocessing, for box rules. Known for the zoo; for a .pt2 file it "
+        "follows from --mean and --std.",
+    ),
+]
+Labels = Annotated[
+    str | None, typer.Option(metavar="FILE", help="The class names, one a line, in place of the model's own.")
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="For .pt2: the side of the square input, if the program leaves it open; 224 by default.",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M[,M,M]", help="For .pt2: subtracted from the pixels, which are in 0..1, per channel; 0 by default."
+    ),
+]
+Std = Annotated[
+    str | None, typer.Option(metavar="S[,S,S]", help="For .pt2: what they are then divided by; 1 by default.")
+]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else there.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show where in the program an error arose.")]
