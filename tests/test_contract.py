@@ -839,6 +839,36 @@ def test_asking_for_layers_leaves_no_trace_in_the_notes(mlp: Counting, x: Tensor
     assert relprop.explain(mlp, x, 1, layers=["fc1", "fc2"]).notes == relprop.explain(mlp, x, 1).notes == ()
 
 
+class Words(nn.Module):
+    """Token ids with learned positions and a mask; the score is linear in the word vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 8)
+        self.positions = nn.Embedding(10, 8)
+        self.head = nn.Linear(8, 3, bias=False)
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = self.words(ids) + self.positions(torch.arange(ids.shape[1]))
+        if mask is not None:
+            x = x * mask[..., None].float()
+        return self.head(x.mean(1))
+
+
+def test_token_ids_are_explained_at_the_embedding() -> None:
+    """A word's relevance is its vector's share of the score; what positions add is a constant's."""
+    model = settle(Words(), True)
+    ids = torch.randint(0, 20, (2, 5), generator=torch.Generator().manual_seed(3))
+    shares = model.words(ids) @ model.head.weight[1] / 5
+    found = relprop.explain(model, ids, 1, rules=Zero())
+    assert found.relevance.shape == (2, 5)
+    torch.testing.assert_close(found.relevance, shares.detach())
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    masked = relprop.explain(model, {"ids": ids, "mask": mask}, 1, rules=Zero())
+    assert list(masked.relevance) == ["ids"]
+    torch.testing.assert_close(masked.relevance["ids"], (shares * mask).detach())
+
+
 def test_the_graph_is_freed_after_an_error_too(mlp: Counting, x: Tensor) -> None:
     inside: list[weakref.ref[Tensor]] = []
     mlp.fc1.register_forward_hook(lambda m, args, out: inside.append(weakref.ref(out)))

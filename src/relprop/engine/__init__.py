@@ -4,10 +4,12 @@ from relprop.engine import (  # noqa: F401  (each registers its operations)
     activation,
     affine,
     carrier,
+    embedding,
     matrix,
     normaliser,
     product,
     selection,
     softmax,
+    statistic,
     sum,
 )

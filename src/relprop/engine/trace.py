@@ -129,10 +129,6 @@ class Trace(TorchFunctionMode):
         given.tokens = True
         return self._entry(value, given)
 
-    def is_token(self, value: Any) -> bool:
-        """Whether a tensor is one of the integer inputs, or a rearrangement of one."""
-        return any(value is token for token, _ in self._tokens)
-
     def _entry(self, x: Tensor, given: Input) -> Tensor:
         leaf = _ordinary(x).detach().requires_grad_()
         given.leaves.append(leaf)
@@ -315,7 +311,10 @@ class Trace(TorchFunctionMode):
         """A call none of whose tensors depends on a floating-point input."""
         tokens = [(t, i) for t, i in self._tokens if any(t is arg for arg in tensors)]
         if tokens and name == "embedding":
-            return REGISTRY[name].handler(Call(self, func, name, False, args, kwargs), *args, **kwargs)
+            call = Call(self, func, name, False, args, kwargs)
+            if isinstance(func, FunctionType):
+                return self._decompose(func, call)
+            return REGISTRY[name].handler(call, *args, **kwargs)
         with torch.no_grad():
             out = func(*args, **kwargs)
         for result in tensors_in(out) if tokens else ():

@@ -1,0 +1,5 @@
+"""python -m relprop: the command line."""
+
+from relprop.cli import main
+
+main()
