@@ -58,7 +58,7 @@ class Affine:
     @property
     def nonnegative(self) -> bool:
         if self._nonnegative is None:
-            self._nonnegative = bool((self.x.value >= 0).all())
+            self._nonnegative = bool(self.x.value.min() >= 0)
         return self._nonnegative
 
     def prepared(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
@@ -88,7 +88,8 @@ class Affine:
         return a, b
 
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
-        s = relevance / stabiliser(eps, z).add_(z)
+        denominator = stabiliser(eps, z).add_(z)
+        s = torch.div(relevance, denominator, out=denominator)
         if not eps:
             s.masked_fill_(z == 0, 0)
         if self.report:

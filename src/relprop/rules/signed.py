@@ -36,7 +36,9 @@ def parts(
     The second is None where no input is negative.
     """
     z = by_sign(layer, x, w1, w2)
-    s = layer.divide(relevance, z if bias is None else z + bias, eps, bias)
+    if bias is not None:
+        z += bias
+    s = layer.divide(relevance, z, eps, bias)
     return layer.backward(s, w1), None if layer.nonnegative else layer.backward(s, w2)
 
 
@@ -69,12 +71,17 @@ class Gamma(Rule):
         up = layer.prepared(f"w + {g} w+", lambda w: w + g * positive(w))
         down = layer.prepared(f"w + {g} w-", lambda w: w + g * negative(w))
         b_up, b_down = (None, None) if b is None else (b + g * positive(b), b + g * negative(b))
-        relevance, below = z * v, z < 0
-        found = [parts(layer, x, relevance.masked_fill(below, 0), up, down, b_up, self.eps)]
+        relevance = z * v
+        below = torch.where(z < 0, relevance, 0)
         # After a ReLU no relevance arrives where z < 0, and half of the passes can be left out.
-        if bool((relevance * below).any()):
-            found.append(parts(layer, x, relevance.masked_fill(~below, 0), down, up, b_down, self.eps))
-        return both(x, *found)
+        if not bool(below.any()):
+            return both(x, parts(layer, x, relevance, up, down, b_up, self.eps))
+        above = relevance.sub_(below)
+        return both(
+            x,
+            parts(layer, x, above, up, down, b_up, self.eps),
+            parts(layer, x, below, down, up, b_down, self.eps),
+        )
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,14 @@ class AlphaBeta(Rule):
         w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
         b_plus, b_minus = (None, None) if layer.bias is None else (positive(layer.bias), negative(layer.bias))
         relevance = z * v
-        found = [parts(layer, x, self.alpha * relevance, w_plus, w_minus, b_plus, self.eps)]
-        if self.beta:
-            # z- could be had as z - z+, but where hardly anything is negative that is all rounding.
-            found.append(parts(layer, x, -self.beta * relevance, w_minus, w_plus, b_minus, self.eps))
-        return both(x, *found)
+        if not self.beta:
+            return both(x, parts(layer, x, relevance, w_plus, w_minus, b_plus, self.eps))
+        # z- could be had as z - z+, but where hardly anything is negative that is all rounding.
+        return both(
+            x,
+            parts(layer, x, self.alpha * relevance, w_plus, w_minus, b_plus, self.eps),
+            parts(layer, x, -self.beta * relevance, w_minus, w_plus, b_minus, self.eps),
+        )
 
 
 @dataclass(frozen=True)
