@@ -162,6 +162,7 @@ class TestRules:
         told = answer("rules")
         assert [preset["name"] for preset in told["presets"]] == ["auto", *PRESETS]
         names = {"Zero", "Epsilon", "Gamma", "AlphaBeta", "ZPlus", "ZBox", "WSquare", "Flat", "Pass"}
+        names |= {"SignalTakesAll", "Half", "Proportional", "Absolute"}
         assert {rule["name"] for rule in told["rules"]} == names
         said = run("rules").stdout
         assert "R_i = sum_j z_ij / (z_j + eps s(z_j)) R_j" in said and "epsilon-alpha2-beta1-flat" in said

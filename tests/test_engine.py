@@ -63,10 +63,10 @@ def is_proportional(spec: RuleSpec) -> bool:
 
 
 def shifts_the_input(network: Network) -> bool:
-    """Whether a constant is added, by a batch norm too, before the first affine operation."""
+    """Whether a constant is added, by a batch norm too, where some way from the input has met no affine operation."""
     before_affine: set[int] = set()
     for i, node in enumerate(network.nodes):
-        if node.op not in AFFINE and all(source in before_affine for source in node.inputs):
+        if node.op == "input" or (node.op not in AFFINE and any(source in before_affine for source in node.inputs)):
             before_affine.add(i)
     return any(
         network.nodes[i].op in ("add_constant", "constant_minus") or network.nodes[i].op in BATCH_NORMS

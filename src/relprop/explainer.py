@@ -197,7 +197,8 @@ class Explainer:
         checked = checked_inputs(x)
         require_within(checked, self.bounds)
         everywhere = any(chosen is not None and chosen.needs_paths_everywhere for chosen in maps)
-        trace = Trace(module_names(self.model), self._prepared, paths_everywhere=everywhere, report=report)
+        gates = any(chosen is not None and chosen.gives_to_gates for chosen in maps)
+        trace = Trace(module_names(self.model), self._prepared, paths_everywhere=everywhere, gates=gates, report=report)
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 yield Session(self.model, trace, checked, layers)

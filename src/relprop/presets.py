@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.operation import Operation
 from relprop.errors import InvalidRule
 from relprop.rulemap import RuleMap, Selector, as_rule_map
-from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
+from relprop.rules import AlphaBeta, Epsilon, Flat, Gamma, Half, Rule, SignalTakesAll, WSquare, ZBox, ZPlus
 
 Bounds = tuple[float | Tensor, float | Tensor]
 Entries = list[tuple[Selector, Rule]]
@@ -77,8 +77,13 @@ _PRESETS = (
     Preset("w-square", "w^2 everywhere", lambda _: [("affine", WSquare()), *STABILISED]),
     Preset(
         "attn-lrp",
-        "AttnLRP: epsilon on linear layers, halves in products, the Taylor rule for softmax",
-        lambda _: [("affine", Epsilon(1e-6))],
+        "AttnLRP: epsilon on linear layers, half each for attention weights and values, the Taylor rule for softmax",
+        lambda _: [("affine", Epsilon(1e-6)), ("attention", Half())],
+    ),
+    Preset(
+        "cp-lrp",
+        "CP-LRP: epsilon on linear layers, attention weights and statistics are constants",
+        lambda _: [("affine", Epsilon(1e-6)), ("attention", SignalTakesAll())],
     ),
 )
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _PRESETS}

@@ -9,14 +9,16 @@ from typing import Any
 
 from relprop.engine.operation import Operation
 from relprop.errors import InvalidRule
-from relprop.rules import Rule, Zero
+from relprop.rules import Half, ProductRule, Rule, SignalTakesAll, Zero
 
 Selector = str | type | Callable[[Operation], bool]
 
 # Kinds of operation that a rule is chosen for; "affine" stands for both of the first two.
 AFFINE_KINDS = ("conv", "linear")
 STABILISED_KINDS = ("sum", "normaliser")
-WORDS = ("affine", *AFFINE_KINDS, *STABILISED_KINDS, "first", "last")
+# Products of a weight and a signal, with the rule that they follow unless the map names another.
+PRODUCT_KINDS: dict[str, ProductRule] = {"gate": SignalTakesAll(), "attention": Half()}
+WORDS = ("affine", *AFFINE_KINDS, *STABILISED_KINDS, *PRODUCT_KINDS, "first", "last")
 
 
 @dataclass(frozen=True, init=False)
@@ -24,7 +26,8 @@ class RuleMap:
     """An ordered list of (selector, rule).
 
     A selector is one of the words "conv", "linear", "affine" (both), "first" and "last" (the first and last affine
-    operations between input and score), "sum" and "normaliser" (whose rule is Zero() or Epsilon(eps)); a glob on
+    operations between input and score), "sum" and "normaliser" (whose rule is Zero() or Epsilon(eps)), "gate" and
+    "attention" (gate or attention weights times a signal: SignalTakesAll(), Half(), Absolute(), ...); a glob on
     module names such as "features.*"; a module type; or a predicate on the operation (its `kind`, `module`,
     `module_type`, `function`, `shape`, `first`, `last`). Globs, types and "first"/"last" select affine operations.
     An affine operation that nothing selects is an error; sums and normalisers are then shared without stabiliser.
@@ -48,9 +51,14 @@ class RuleMap:
         """
         rules: dict[int, Rule] = {}
         for op in operations:
-            if not (op.affine or op.kind in STABILISED_KINDS):
+            if not (op.affine or op.kind in STABILISED_KINDS or op.kind in PRODUCT_KINDS):
                 continue
-            match = next((rule for selector, rule in self.entries if _matches(selector, op)), None)
+            fitting = [rule for selector, rule in self.entries if _matches(selector, op)]
+            if op.kind in PRODUCT_KINDS:
+                fitting = [rule for rule in fitting if isinstance(rule, ProductRule)]
+                rules[op.index] = next(iter(fitting), PRODUCT_KINDS[op.kind])
+                continue
+            match = next(iter(fitting), None)
             if match is not None:
                 rules[op.index] = match
             else:
@@ -80,6 +88,11 @@ class RuleMap:
         if not self.name and not any(_matches(selector, op) for selector, _ in self.entries for op in operations):
             kinds = ", ".join(sorted({op.kind for op in operations}))
             raise InvalidRule(f"the rule map {self} matches nothing in this model, whose operations are: {kinds}")
+
+    @property
+    def gives_to_gates(self) -> bool:
+        """Whether gates may take relevance, so that the way to them must be kept."""
+        return any(isinstance(rule, ProductRule) and rule != SignalTakesAll() for _, rule in self.entries)
 
     @property
     def needs_paths_everywhere(self) -> bool:

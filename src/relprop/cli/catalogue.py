@@ -140,7 +140,7 @@ def _rules() -> list[dict[str, Any]]:
     told = []
     for name in rules.__all__:
         rule = getattr(rules, name)
-        if not (isinstance(rule, type) and issubclass(rule, rules.Rule)) or rule is rules.Rule:
+        if not (isinstance(rule, type) and issubclass(rule, rules.Rule)) or rule in (rules.Rule, rules.ProductRule):
             continue
         description = inspect.getdoc(rule) or ""
         told.append(

@@ -15,6 +15,7 @@ from relprop.engine.operation import Kept, Operation, inner
 from relprop.engine.path import bounds_at, live_mask, relevance_path
 from relprop.engine.registry import operation
 from relprop.engine.trace import Trace
+from relprop.engine.weights import Folded
 from relprop.errors import InvalidInput, RelpropError
 from relprop.rules.base import stabiliser
 
@@ -35,6 +36,7 @@ class Affine:
     def __post_init__(self) -> None:
         self._nonnegative: bool | None = None
         self._prepared = self.trace.prepared
+        self._folded: Folded | None = None
         self.report = self.trace.report
 
     def release(self) -> None:
@@ -62,7 +64,9 @@ class Affine:
         return self._nonnegative
 
     def prepared(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
-        return self._prepared.get(self.raw_weight, self.scale, self.linear, self.dtype, name, make)
+        if self._folded is None:
+            self._folded = self._prepared.folded(self.raw_weight, self.scale, self.linear)
+        return self._folded.get(self.raw_weight, self.dtype, name, make)
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.linear.forward(x, weight)

@@ -158,6 +158,13 @@ class Call:
         on_gradient(view, partial(_pass, op, self.trace.keep(tensor)))
         return view
 
+    def edge(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Tensor:
+        """A live tensor by another way, on which a hook changes what this call alone passes to it."""
+        alias = tensor.view_as(tensor)
+        self.trace._register(self.node(tensor).operation, alias, self.node(tensor))
+        on_gradient(alias, hook)
+        return alias
+
     def native(
         self,
         kind: str,
@@ -168,11 +175,13 @@ class Call:
         stabilised: bool = False,
         moves: bool = False,
         passes: tuple[Tensor, ...] = (),
+        measured: bool = False,
     ) -> Any:
         """Run the call as torch does, with torch's own backward, and record it.
 
         stabilised: its share is divided by (z + eps s(z)) when the rule map gives it an eps. moves: its relevance
         moves as its values do. passes: the inputs to which relevance passes element by element, in equal parts.
+        measured: what it passes on is measured by the caller, if a report is made.
         """
         trace = self.trace
         args = self.args if args is None else args
@@ -182,8 +191,10 @@ class Call:
         if self.inplace and not self.functional:
             out = self._overwrite(op, args)
         else:
-            tap = partial(self.tap, op)
-            out = self.run(map_tensors(args, tap), map_tensors(self.kwargs, tap)) if trace.report else self.run(args)
+            if trace.report and not measured:
+                tap = partial(self.tap, op)
+                args, self.kwargs = map_tensors(args, tap), map_tensors(self.kwargs, tap)
+            out = self.run(args)
         results = [t for t in tensors_in(out) if t.is_floating_point()]
         if results and all(t.grad_fn is None for t in results):
             self.refuse("autograd has no derivative for it, so relevance would end here unseen")

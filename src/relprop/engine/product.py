@@ -10,8 +10,10 @@ from torch import Tensor
 from relprop.engine.activation import pointwise
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.call import Call, on_gradient
-from relprop.engine.operation import map_tensors
+from relprop.engine.operation import Operation, inner, map_tensors
 from relprop.engine.registry import operation
+from relprop.errors import InvalidRule
+from relprop.rules import ProductRule
 
 # Factors that only scale what they multiply.
 SCALES = {"gate", "statistic"}
@@ -82,14 +84,45 @@ def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
         # x f(x), as in x relu6(x + 3) / 6, is an activation of x, whose factor f(x) is a gate.
         role_a = "gate" if call.node(a).function_of is call.node(b) else None
         role_b = "gate" if call.node(b).function_of is call.node(a) else None
-    if role_a in SCALES and role_b not in SCALES:
-        return call.native("product", _replaced(call, a), passes=(b,) if elementwise else ())
-    if role_b in SCALES and role_a not in SCALES:
-        return call.native("product", _replaced(call, b), passes=(a,) if elementwise else ())
+    if role_a != role_b:
+        for weight, signal, role in ((a, b, role_a), (b, a, role_b)):
+            if role == "attention" or (role == "gate" and call.trace.gates):
+                return _weighed(call, weight, signal, role)
+            if role in SCALES:
+                return call.native("product", _replaced(call, weight), passes=(signal,) if elementwise else ())
     # Element by element each factor takes half, whatever its value; a matrix product has no such correspondence.
     passes = (a, b) if elementwise else ()
     out = call.native("product", role=role_a if role_a == role_b and role_a in SCALES else None, passes=passes)
     on_gradient(out, _half)
+    return out
+
+
+def _weighed(call: Call, weight: Tensor, signal: Tensor, role: str) -> Any:
+    """A gate or attention weights times a signal, which share as the rule for this product says."""
+    made: list[Operation] = []
+    values = call.trace.keep(weight), call.trace.keep(signal)
+
+    def edge(tensor: Tensor, factor: int) -> Tensor:
+        kept = values[factor]
+
+        def share(v: Tensor) -> Tensor:
+            op = made[0]
+            rule = op.rule
+            assert isinstance(rule, ProductRule)
+            if rule.elementwise and call.name != "mul":
+                raise InvalidRule(f"{rule} shares element by element, {op.where} is a product of matrices. Use Half()")
+            shared = v * rule.shares(values[0].value, values[1].value)[factor]
+            if call.trace.report:
+                op.flow.passed += inner(kept.value, shared)
+            return shared
+
+        return call.edge(tensor, share)
+
+    edges = {id(weight): edge(weight, 0), id(signal): edge(signal, 1)}
+    args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
+    call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
+    out = call.native(role, args, measured=True)
+    made.append(call.node(out).operation)
     return out
 
 

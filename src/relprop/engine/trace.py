@@ -82,7 +82,8 @@ class Trace(TorchFunctionMode):
     """Records a forward pass. Use as a context, give inputs to `enter`, and `close` it when nothing more is asked.
 
     names: id of each module -> its dotted name. paths_everywhere: keep what relevance paths need beyond the first
-    affine operations. report: measure what each operation receives and passes on.
+    affine operations. gates: keep the way to gates, which some rule gives relevance. report: measure what each
+    operation receives and passes on.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class Trace(TorchFunctionMode):
         prepared: PreparedWeights,
         *,
         paths_everywhere: bool = False,
+        gates: bool = False,
         report: bool = False,
     ) -> None:
         super().__init__()
         self.names = names
         self.prepared = prepared
         self.paths_everywhere = paths_everywhere
+        self.gates = gates
         self.report = report
         self.run = Run()
         self.operations: list[Operation] = []

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from relprop.engine.linear_map import LinearMap
 
-_SAMPLES = 4096
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass
-class _Folded:
+class Folded:
     """What was made of one weight tensor under one folded scale."""
 
     linear: LinearMap
@@ -27,12 +27,22 @@ class _Folded:
             return scale is self.scale
         return self.linear == linear and torch.equal(self.scale, scale)
 
+    def get(self, weight: Tensor, dtype: torch.dtype, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """make(scale * W), from memory if it was made before."""
+        key = f"{dtype} {name}"
+        if key not in self.made:
+            effective = weight.detach().to(dtype)
+            if self.scale is not None:
+                effective = self.linear.scaled(effective, self.scale.to(dtype))
+            self.made[key] = make(effective)
+        return self.made[key]
+
 
 @dataclass
 class _Entry:
     weight: weakref.ref[Tensor]
-    mark: tuple[int, int, Tensor]
-    folded: list[_Folded] = field(default_factory=list)
+    mark: tuple[int, int, int]
+    folded: list[Folded] = field(default_factory=list)
 
 
 class PreparedWeights:
@@ -52,46 +62,23 @@ class PreparedWeights:
             views[key] = known
         return known[1]
 
-    def get(
-        self,
-        weight: Tensor,
-        scale: Tensor | None,
-        linear: LinearMap,
-        dtype: torch.dtype,
-        name: str,
-        make: Callable[[Tensor], Tensor],
-    ) -> Tensor:
-        """make(scale * W), from memory when W and the scale are what they were."""
-        folded = self._folded(weight, scale, linear)
-        key = f"{dtype} {name}"
-        if key not in folded.made:
-            effective = weight.detach().to(dtype)
-            if scale is not None:
-                effective = linear.scaled(effective, scale.to(dtype))
-            folded.made[key] = make(effective)
-        return folded.made[key]
-
-    def _folded(self, weight: Tensor, scale: Tensor | None, linear: LinearMap) -> _Folded:
+    def folded(self, weight: Tensor, scale: Tensor | None, linear: LinearMap) -> Folded:
+        """What was made of these weights under this scale, if they are what they were; else a fresh start."""
         key = id(weight)
-        mark = (weight._version, weight.data_ptr(), _sample(weight))
+        mark = (weight._version, weight.data_ptr(), _checksum(weight))
         entry = self._entries.get(key)
-        if entry is None or entry.weight() is not weight or not _same(entry.mark, mark):
+        if entry is None or entry.weight() is not weight or entry.mark != mark:
             entries = self._entries
             entry = _Entry(weakref.ref(weight, lambda _: entries.pop(key, None)), mark)
             entries[key] = entry
-        for folded in entry.folded:
-            if folded.matches(linear, scale):
-                return folded
+        for known in entry.folded:
+            if known.matches(linear, scale):
+                return known
         # Few scales are in use at a time; older ones belong to batch norms trained since.
-        entry.folded = [*entry.folded[-3:], _Folded(linear, scale)]
+        entry.folded = [*entry.folded[-3:], Folded(linear, scale)]
         return entry.folded[-1]
 
 
-def _sample(weight: Tensor) -> Tensor:
-    """A few of the values, because changes through `.data` go past the version counter."""
-    flat = weight.detach().flatten()
-    return flat[:: max(1, flat.numel() // _SAMPLES)].clone()
-
-
-def _same(a: tuple[int, int, Tensor], b: tuple[int, int, Tensor]) -> bool:
-    return a[:2] == b[:2] and torch.equal(a[2], b[2])
+def _checksum(weight: Tensor) -> int:
+    """The sum of the values' bits as integers: changes through `.data` go past the version counter."""
+    return int(weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64))

@@ -3,6 +3,24 @@
 from relprop.rules.base import Layer, Rule
 from relprop.rules.epsilon import Epsilon, Zero
 from relprop.rules.first import Flat, Pass, WSquare, ZBox
+from relprop.rules.product import Absolute, Half, ProductRule, Proportional, SignalTakesAll
 from relprop.rules.signed import AlphaBeta, Gamma, ZPlus
 
-__all__ = ["AlphaBeta", "Epsilon", "Flat", "Gamma", "Layer", "Pass", "Rule", "WSquare", "ZBox", "ZPlus", "Zero"]
+__all__ = [
+    "Absolute",
+    "AlphaBeta",
+    "Epsilon",
+    "Flat",
+    "Gamma",
+    "Half",
+    "Layer",
+    "Pass",
+    "ProductRule",
+    "Proportional",
+    "Rule",
+    "SignalTakesAll",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "Zero",
+]

@@ -1,0 +1,118 @@
+"""Products of a weight and a signal: the variants of Arras et al. 2019 for gates, AttnLRP and CP-LRP for attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import relprop
+from relprop import RuleMap
+from relprop.rules import Absolute, Half, ProductRule, Proportional, SignalTakesAll, Zero
+
+EPS = 1e-6
+
+
+def fixed(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def stabilised(z: Tensor) -> Tensor:
+    return z + EPS * torch.where(z < 0, -1.0, 1.0).double()
+
+
+SHARES: dict[str, tuple[ProductRule, Callable[[Tensor, Tensor], Tensor]]] = {
+    "all": (SignalTakesAll(), lambda g, s: torch.zeros_like(g)),
+    "half": (Half(), lambda g, s: torch.full_like(g, 0.5)),
+    "prop": (Proportional(), lambda g, s: g / stabilised(g + s)),
+    "abs": (Absolute(), lambda g, s: g.abs() / (g.abs() + s.abs() + EPS)),
+}
+
+
+@pytest.mark.parametrize("gate_first", [True, False])
+@pytest.mark.parametrize("variant", SHARES)
+def test_a_gate_takes_the_share_that_the_variant_gives_it(variant: str, gate_first: bool) -> None:
+    """Explicit messages for (sigmoid(x U) * (x W)) V; fails if shares are swapped, halved twice or not passed on."""
+    u, w, v, x = fixed(4, 5, seed=1), fixed(4, 5, seed=2), fixed(5, 3, seed=3), fixed(2, 4, seed=4)
+
+    def model(x: Tensor) -> Tensor:
+        gate, signal = torch.sigmoid(x @ u), x @ w
+        return (gate * signal if gate_first else signal * gate) @ v
+
+    rule, share = SHARES[variant]
+    a, s = x @ u, x @ w
+    gate = torch.sigmoid(a)
+    product = gate * s
+    relevance = product * v[:, 1]
+    to_gate = relevance * share(gate, s)
+    to_signal = relevance - to_gate if variant != "prop" and variant != "abs" else relevance * share(s, gate)
+    # The sigmoid passes relevance on, stabilised where its argument is near zero.
+    to_argument = to_gate * a / stabilised(a)
+    expected = x * ((to_signal / s) @ w.T) + x * ((to_argument / a) @ u.T)
+    rules = RuleMap([("gate", rule), ("affine", Zero())])
+    found = relprop.explain(model, x, 1, rules=rules)
+    torch.testing.assert_close(found.relevance, expected, rtol=1e-9, atol=1e-12)
+    balance = found.conservation
+    assert sum(balance.absorbed.values()) == pytest.approx(balance.difference, abs=1e-9)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Callable[[Tensor], Tensor]:
+    def model(x: Tensor) -> Tensor:
+        weights = ((x @ q) @ (x @ k).transpose(-1, -2) / q.shape[1] ** 0.5).softmax(-1)
+        return (weights @ (x @ v)).sum(1)
+
+    return model
+
+
+def test_attention_by_attn_lrp_meets_the_formulas() -> None:
+    """R_A = A ((R / 2 O) V^T), R_V = V (A^T (R / 2 O)); softmax R_i = x_i (R_i - s_i sum R); half each for Q and K."""
+    q, k, v, x = fixed(4, 3, seed=1), fixed(4, 3, seed=2), fixed(4, 2, seed=3), fixed(1, 5, 4, seed=4)
+    found = relprop.explain(attention(q, k, v), x, 1, rules="attn-lrp")
+    x = x[0]
+    queries, keys, values = x @ q, x @ k, x @ v
+    logits = queries @ keys.T / 3**0.5
+    weights = logits.softmax(-1)
+    out = weights @ values
+    relevance = torch.zeros_like(out)
+    relevance[:, 1] = out[:, 1]
+    s = relevance / (2 * out)
+    r_weights, r_values = weights * (s @ values.T), values * (weights.T @ s)
+    r_logits = logits * (r_weights - weights * r_weights.sum(-1, keepdim=True))
+    t = r_logits / (2 * logits)
+    r_queries, r_keys = queries * (t @ keys / 3**0.5), keys * (t.T @ queries / 3**0.5)
+
+    def linear(r: Tensor, z: Tensor, weight: Tensor) -> Tensor:
+        return x * ((r / stabilised(z)) @ weight.T)
+
+    expected = linear(r_queries, queries, q) + linear(r_keys, keys, k) + linear(r_values, values, v)
+    torch.testing.assert_close(found.relevance[0], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_attention_by_cp_lrp_is_lrp_with_the_weights_constant_and_conserves() -> None:
+    q, k, v, x = fixed(4, 3, seed=1), fixed(4, 3, seed=2), fixed(4, 2, seed=3), fixed(2, 5, 4, seed=4)
+    found = relprop.explain(attention(q, k, v), x, 1, rules="cp-lrp")
+    weights = ((x @ q) @ (x @ k).transpose(-1, -2) / 3**0.5).softmax(-1)
+    values = x @ v
+    through = weights.transpose(-1, -2) @ torch.tensor([0.0, 1.0], dtype=torch.float64).expand(2, 5, 2)
+    expected = x * ((through * values / stabilised(values)) @ v.T)
+    torch.testing.assert_close(found.relevance, expected, rtol=1e-9, atol=1e-12)
+    assert found.is_conservative(1e-4)
+    assert found.rules == "cp-lrp"
+
+
+def test_one_forward_serves_both_attention_presets() -> None:
+    q, k, v, x = fixed(4, 3, seed=1), fixed(4, 3, seed=2), fixed(4, 2, seed=3), fixed(2, 5, 4, seed=4)
+    model = attention(q, k, v)
+    both = relprop.Explainer(model).compare(x, ["attn-lrp", "cp-lrp"], 1)
+    for preset, found in both.items():
+        torch.testing.assert_close(found.relevance, relprop.explain(model, x, 1, rules=preset).relevance)
+    assert relprop.explain(model, x, 1).rules == "auto: attn-lrp"
+
+
+def test_shares_element_by_element_are_refused_for_matrix_products() -> None:
+    q, k, v, x = fixed(4, 3, seed=1), fixed(4, 3, seed=2), fixed(4, 2, seed=3), fixed(2, 5, 4, seed=4)
+    rules = RuleMap([("attention", Absolute()), ("affine", Zero())])
+    with pytest.raises(relprop.errors.InvalidRule, match=r"product of matrices.*Half"):
+        relprop.explain(attention(q, k, v), x, 1, rules=rules)
