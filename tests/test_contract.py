@@ -1035,7 +1035,7 @@ def test_a_registered_function_is_explained(x: Tensor) -> None:
 
     with pytest.raises(UnsupportedFunction) as error:
         relprop.explain(model, x, 0)
-    advice = re.search(r'relprop\.register\("(.*?)", kind="activation"\)', str(error.value))
+    advice = re.search(r'relprop\.register\("(.*?)", kind=\.\.\.\)', str(error.value))
     assert advice is not None
     relprop.register(advice[1], kind="activation")
     try:
@@ -1424,3 +1424,73 @@ def test_examples_are_what_the_factory_says() -> None:
     assert isinstance(model, nn.Linear) and not model.training
     assert isinstance(x, Tensor) and x.shape == (2, 3) and x.dtype == torch.float32
     assert torch.equal(x, example(3))
+
+
+# ---- what a first user ran into
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": True}, {"track_running_stats": True}], ids=str)
+def test_an_in_place_activation_may_follow_an_instance_norm(options: dict[str, bool]) -> None:
+    """Fails if a normaliser hands out a view, which autograd lets nobody change."""
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm2d(4, **options)
+    layers = [nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)]
+    plain = nn.Sequential(*layers).double().eval()
+    in_place = nn.Sequential(*layers[:2], nn.ReLU(inplace=True), *layers[3:]).double().eval()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    for rules in ("epsilon-plus-flat", "epsilon", "w-square"):
+        close(
+            relprop.explain(in_place, x, 1, rules=rules).relevance, relprop.explain(plain, x, 1, rules=rules).relevance
+        )
+
+
+def test_a_softmax_that_weighs_nothing_is_no_attention_to_auto() -> None:
+    """The difference of two probabilities keeps the softmax; the convolutions still decide the preset."""
+    model = nn.Sequential(conv_bn(), nn.Softmax(1)).eval()
+    found = relprop.explain(model, images(), lambda output: output[:, 1] - output[:, 0])
+    assert found.rules == "auto: epsilon-plus-flat"
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m, x: relprop.explain(m, x, targets=3), r"targets: got 3, expected a list"),
+        (lambda m, x: relprop.explain(m, x, 1, seed=torch.ones(3, 3)), "not both"),
+        (lambda m, x: relprop.Explainer(m).compare(x, "epsilon"), r"compare: got 'epsilon', expected a list"),
+        (lambda m, x: relprop.explain(m, x, labels=["a", "b"]), "2 class names for 3 scores"),
+        (lambda m, x: relprop.explain(m, x, labels=["a", "b", "a"]), "'a' stands there twice"),
+        (lambda m, x: relprop.explain(m, x, labels="abc"), "expected a list of class names"),
+        (lambda m, x: relprop.explain(m, x.half()), r"the input is of torch\.float16.*Write x\.to\(torch\."),
+        (lambda m, x: relprop.explain(m, x.to("meta")), "meta device"),
+        (lambda m, x: Gamma("x"), "expected a number"),  # type: ignore[arg-type]
+        (lambda m, x: relprop.register(3, "sum"), "expected a function or its name"),  # type: ignore[arg-type]
+    ],
+)
+def test_slips_of_a_first_user_get_a_sentence(mlp: Counting, x: Tensor, call: Any, says: str) -> None:
+    with pytest.raises(RelpropError, match=says):
+        call(mlp, x)
+
+
+def test_labels_may_be_a_dict_by_index(mlp: Counting, x: Tensor) -> None:
+    found = relprop.explain(mlp, x, "b", labels={0: "a", 1: "b", 2: "c"})  # type: ignore[arg-type]
+    assert found.target is not None and found.target.tolist() == [1] * len(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (nn.LSTM(4, 3, batch_first=True), "recurrent layers are not supported yet"),
+        (nn.Bilinear(4, 4, 3), "einsum"),
+    ],
+    ids=["lstm", "bilinear"],
+)
+def test_what_no_registration_could_mend_is_not_advised(model: nn.Module, says: str) -> None:
+    x = torch.randn(2, 5, 4)
+
+    def score(x: Tensor) -> Tensor:
+        return model(x)[0][:, -1] if isinstance(model, nn.LSTM) else model(x, x)[:, -1]
+
+    model.eval()
+    with pytest.raises(relprop.errors.UnsupportedFunction, match=says) as error:
+        relprop.explain(score, x, 1)
+    assert "relprop.register" not in str(error.value)

@@ -1558,7 +1558,7 @@ def test_an_unknown_function_is_named_with_its_module_and_the_line_that_register
     message = str(raised.value)
     assert "bessel_j1" in message
     assert "'block.act'" in message
-    assert 'relprop.register("bessel_j1", kind="activation")' in message
+    assert 'relprop.register("bessel_j1", kind=...)' in message
 
 
 @pytest.mark.usefixtures("registry")

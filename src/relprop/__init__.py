@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relprop import errors, rules
+    from relprop import errors, rules, zoo
     from relprop.attribution import Attribution, load
     from relprop.engine.registry import register
     from relprop.explainer import Explainer, check, explain
@@ -28,6 +28,7 @@ __all__ = [
     "load_program",
     "register",
     "rules",
+    "zoo",
 ]
 
 # Where each public name comes from, imported when it is first asked for: torch takes seconds, `relprop --help` none.
@@ -42,7 +43,7 @@ _HOMES = {
     "load_program": "relprop.models",
     "register": "relprop.engine.registry",
 }
-_MODULES = {"errors", "rules"}
+_MODULES = {"errors", "rules", "zoo"}
 
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept any name

@@ -14,12 +14,13 @@ from relprop.attribution import Attribution
 from relprop.conservation import OperationFlow
 from relprop.engine.trace import Trace
 from relprop.engine.weights import PreparedWeights
-from relprop.errors import InvalidTarget, RelpropError, UnsupportedFunction
-from relprop.inputs import Inputs, checked_bounds, checked_inputs, require_within
+from relprop.errors import InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
+from relprop.inputs import Inputs, checked_bounds, checked_inputs, checked_labels, require_within
 from relprop.models import module_names, prepare, refuse_training
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.report import Report
 from relprop.rulemap import RuleMap
+from relprop.rules import Rule
 from relprop.session import Seed, Session, Start, flow_of
 from relprop.targets import Target
 
@@ -86,7 +87,7 @@ class Explainer:
         self.model = prepare(model)
         self.bounds = checked_bounds(bounds)
         self.rules = rules
-        self.labels = tuple(labels) if labels is not None else _labels_of(self.model)
+        self.labels = _labels_of(self.model) if labels is None else checked_labels(labels)
         self._prepared = PreparedWeights()
         self._map = rule_map(rules, self.bounds)
 
@@ -104,6 +105,10 @@ class Explainer:
             raise InvalidTarget("give target=... for one target or targets=[...] for several, not both")
         if targets is not None and not targets:
             raise InvalidTarget("targets=[] is empty; give at least one target, or leave it away")
+        if targets is not None and (isinstance(targets, str) or not isinstance(targets, Sequence)):
+            raise InvalidTarget(f"targets: got {targets!r}, expected a list such as [3, 5]; for one, write target=")
+        if not isinstance(seed, str) and (target is not None or targets is not None):
+            raise InvalidTarget("give a target, whose score is explained, or a seed to start from, not both")
         wanted = [target] if targets is None else list(targets)
         found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers)]
         return found[0] if targets is None else found
@@ -112,6 +117,8 @@ class Explainer:
         self, x: Inputs, rules: Sequence[Rules], target: Target = None, *, layers: Sequence[str] = ()
     ) -> dict[str, Attribution]:
         """Several rule maps from one forward pass: {name of the preset or rule map: Attribution}."""
+        if isinstance(rules, (str, Rule, RuleMap)):
+            raise InvalidRule(f"compare: got {rules!r}, expected a list such as ['epsilon', 'epsilon-plus']")
         maps = [rule_map(r, self.bounds) for r in rules]
         row = self._explain(x, [target], maps, "score", layers)[0]
         names = [r if isinstance(r, str) else str(m) for r, m in zip(rules, maps, strict=True)]

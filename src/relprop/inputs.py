@@ -37,6 +37,8 @@ def _check_tensor(key: Any, value: Tensor) -> None:
     name = input_name(key)
     if value.dim() == 0 or value.numel() == 0:
         raise InvalidInput(f"{name} has shape {tuple(value.shape)}; expected a batch of samples, (batch, ...)")
+    if value.is_meta:
+        raise InvalidInput(f"{name} is on the meta device, which holds no values")
     if value.is_complex():
         raise InvalidInput(f"{name} is complex ({value.dtype}); relevance is defined for real values")
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
@@ -92,3 +94,15 @@ def require_within(x: Inputs, bounds: Bounds | None) -> None:
                 f"{float(tensor.min()):g} to {float(tensor.max()):g}). Give the range that valid inputs have after "
                 "preprocessing, for example bounds=(-1, 1)"
             )
+
+
+def checked_labels(labels: Any) -> tuple[str, ...]:
+    """Class names by index, from a list, or from a dict by index."""
+    if isinstance(labels, dict) and all(isinstance(key, int) for key in labels):
+        labels = [labels[key] for key in sorted(labels)]
+    if isinstance(labels, str) or not isinstance(labels, (list, tuple)) or not all(isinstance(n, str) for n in labels):
+        raise InvalidInput(f'labels: got {labels!r}, expected a list of class names such as ["cat", "dog"]')
+    if len(set(labels)) < len(labels):
+        twice = next(name for name in labels if list(labels).count(name) > 1)
+        raise InvalidInput(f"labels: {twice!r} stands there twice; a class name must name one class")
+    return tuple(labels)

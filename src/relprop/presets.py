@@ -112,7 +112,7 @@ def rule_map(rules: Rules, bounds: Bounds | None = None) -> RuleMap | None:
 def choose(operations: Sequence[Operation]) -> RuleMap:
     """What "auto" means for the operations of a trace."""
     kinds = {op.kind for op in operations}
-    if "softmax" in kinds or "attention" in kinds:
+    if "attention" in kinds:
         name = "attn-lrp"
     elif "conv" in kinds:
         name = "epsilon-plus-flat"

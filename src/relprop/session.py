@@ -64,6 +64,9 @@ class Session:
         except RuntimeError as error:
             if trace.inputs and not any(given.tensor.is_floating_point() for given in trace.inputs):
                 raise integer_input(trace) from error
+            mismatch = _dtype_mismatch(model, trace)
+            if mismatch is not None:
+                raise mismatch from error
             raise
 
     @property
@@ -238,6 +241,19 @@ def _eager() -> Iterator[None]:
         return
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+def _dtype_mismatch(model: Callable[..., Any], trace: Trace) -> InvalidInput | None:
+    """Why a forward pass may have failed: floating-point inputs of another type than the model's parameters."""
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    expected = next((p.dtype for p in parameters if p.is_floating_point()), None)
+    for given in trace.inputs:
+        found = given.tensor.dtype
+        if expected is not None and found.is_floating_point and found != expected:
+            return InvalidInput(
+                f"{input_name(given.key)} is of {found}, the model's parameters of {expected}. Write x.to({expected})"
+            )
+    return None
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -46,7 +46,7 @@ def scores_of(trace: Trace, output: Any) -> Tensor:
         listing = ", ".join(f"output{name} {tuple(t.shape)}" for name, t in found)
         raise InvalidTarget(
             f"the model returned several tensors ({listing}). Say which score to explain, for example "
-            f"target=lambda output: output{found[0][0]}[:, 0]"
+            f"target=lambda output: output{next((n for n, t in found if t.dim() > 1), found[0][0])}[:, 0]"
         )
     scores: Tensor = (named or found)[0][1]
     return scores
@@ -104,6 +104,8 @@ def select(
 def indices(target: Target, scores: Tensor, labels: Sequence[str] | None) -> Tensor:
     """The class index of each sample, shape (batch,), from None (the highest score), indices or names."""
     batch, classes = scores.shape
+    if labels and len(labels) != classes:
+        raise InvalidTarget(f"there are {len(labels)} class names for {classes} scores; give labels=[...], one a score")
     if target is None:
         return scores.argmax(1)
     if isinstance(target, Tensor):

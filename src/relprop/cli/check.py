@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relprop.cli import options
-from relprop.cli.console import Exit, answer, causes, figure, reporting, table, terminal
+from relprop.cli.console import Exit, answer, causes, figure, note, reporting, table, terminal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,8 +27,9 @@ def check(
         Path | None, typer.Argument(metavar="[PATH]", help="A picture. The zoo's models bring one.")
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="MODEL", help="A zoo name, or FILE.pt2.")
-    ] = "mnist-cnn",
+        str | None,
+        typer.Option("--model", "-m", metavar="MODEL", help="A zoo name, or FILE.pt2; by default as `relprop image`."),
+    ] = None,
     rules: Annotated[str | None, typer.Option("--rules", "-r", metavar="PRESET", help="See `relprop rules`.")] = None,
     bounds: options.Bounds = None,
     shape: Annotated[
@@ -57,7 +58,7 @@ def check(
     if path is not None and shape is not None:
         raise typer.BadParameter("give a picture or --shape, not both", param_hint="--shape")
     sides = _sides(shape)
-    net = network(model, framing(size, mean, std), bounds)
+    net = network(model or _fitting(path), framing(size, mean, std), bounds)
     x, what = _input(net, path, sides)
     report = _checked(net, x, rules or net.rules)
     if as_json:
@@ -66,6 +67,16 @@ def check(
         _print(report, net.name, what)
     if not report.ok:
         raise typer.Exit(Exit.ERROR)
+
+
+def _fitting(path: Path | None) -> str:
+    """The model that `relprop image` would take for this picture."""
+    from relprop.cli.pictures import is_digit, open_picture
+
+    if path is None or is_digit(open_picture(path)):
+        return "mnist-cnn"
+    note("model: efficientnet-lite0, as none was given (--model chooses another)")
+    return "efficientnet-lite0"
 
 
 def _input(net: Network, path: Path | None, shape: tuple[int, ...] | None) -> tuple[Tensor, str]:

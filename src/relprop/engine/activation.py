@@ -24,7 +24,8 @@ class _Activation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, f: Callable[[Tensor], Tensor], kept: Kept, z: Tensor) -> Tensor:
         ctx.f, ctx.kept = f, kept
-        return f(z.detach())
+        a = f(z.detach())
+        return a.clone() if a._is_view() or a.data_ptr() == z.data_ptr() else a
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[None, None, Tensor]:

@@ -133,7 +133,8 @@ class _AffineFunction(torch.autograd.Function):
         ctx.affine = affine
         ctx.dtype = x.dtype
         ctx.set_materialize_grads(False)
-        return value()
+        out = value()
+        return out.clone() if out._is_view() else out  # autograd forbids changing a view made in here in place
 
     @staticmethod
     def backward(ctx: Any, v: Tensor | None) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, args: tuple[Any, ...], kept: Kept, form: _Form, x: Tensor) -> Any:
         ctx.kept, ctx.form = kept, form
-        return call.run(args)
+        # Autograd forbids changing a view made in here in place.
+        return map_tensors(call.run(args), lambda t: t.clone() if t._is_view() else t)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor, *_: Any) -> tuple[Any, ...]:

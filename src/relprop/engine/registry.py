@@ -59,6 +59,8 @@ def register(function: str | Callable[..., Any], kind: str) -> None:
     """
     from relprop.engine.functions import identify
 
+    if not (isinstance(function, str) or callable(function)):
+        raise RelpropError(f"register: got {function!r}, expected a function or its name")
     if kind not in BY_KIND:
         raise RelpropError(f"unknown kind {kind!r}; the kinds are {', '.join(sorted(BY_KIND))}")
     name = function.rsplit(".", 1)[-1] if isinstance(function, str) else identify(function)[0]

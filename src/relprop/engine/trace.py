@@ -356,8 +356,10 @@ class Trace(TorchFunctionMode):
         carrying = [t for t in results if t.is_floating_point() or t.is_complex()]
         if carrying:
             call.refuse(
-                "no operation describes it. If you know what kind it is, say so once: "
-                f'relprop.register("{call.name}", kind="activation"), or "carrier", "sum", "selection", "constant"'
+                metadata.NOT_YET.get(call.name)
+                or "no operation describes it. Write it with functions that relprop knows; or, if it only moves values "
+                '(kind="carrier"), works element by element ("activation"), is linear without weights ("sum"), picks a '
+                f'winner ("selection") or counts as constant, say so once: relprop.register("{call.name}", kind=...)'
             )
             op = call.begin("unsupported")
             call.end(op, out)

@@ -20,16 +20,25 @@ def load_program(path: str | PathLike[str]) -> nn.Module:
     file = Path(path)
     if not file.is_file():
         raise InvalidFile(f"there is no file {str(file)!r}")
-    if not zipfile.is_zipfile(file):
+    if not _is_program(file):
         raise InvalidFile(
-            f"{str(file)!r} is no program saved by torch.export. Make one with "
-            "torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')"
+            f"{str(file)!r} is no program saved by torch.export (files of torch.save and torch.jit.save are none). "
+            "Make one with torch.export.save(torch.export.export(model.eval(), (x,)), 'model.pt2')"
         )
     try:
         program = torch.export.load(str(file))
     except Exception as error:  # torch raises whatever its parts raise
         raise InvalidFile(
-            f"{str(file)!r} can't be read as a program of torch.export ({type(error).__name__}: {error}). TorchScript "
-            "files (torch.jit.save) and plain checkpoints (torch.save) are not programs"
+            f"{str(file)!r} can't be read as a program of torch.export ({type(error).__name__}: {error}). Was it saved "
+            "by a newer torch, or cut off?"
         ) from error
     return program.module()
+
+
+def _is_program(file: Path) -> bool:
+    """Whether the archive holds what torch.export writes, in today's format or that of torch 2.4."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        names = [name.rsplit("/", 1)[-1] for name in archive.namelist()]
+    return "archive_format" in names or "serialized_exported_program.json" in names

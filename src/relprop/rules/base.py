@@ -98,3 +98,8 @@ def require(condition: bool, rule: str, met: Any, expected: str) -> None:
     """Refuse a rule's parameter with a sentence."""
     if not condition:
         raise InvalidRule(f"{rule}: got {met!r}, expected {expected}")
+
+
+def is_number(*values: Any) -> bool:
+    """Whether all are numbers."""
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from relprop.rules.base import Layer, Rule, require, stabiliser
+from relprop.rules.base import Layer, Rule, is_number, require, stabiliser
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Epsilon(Rule):
     bias: Literal["absorb", "distribute"] = "absorb"
 
     def __post_init__(self) -> None:
-        require(self.eps >= 0, "Epsilon(eps)", self.eps, "a number >= 0")
+        require(is_number(self.eps) and self.eps >= 0, "Epsilon(eps)", self.eps, "a number >= 0")
         require(self.bias in ("absorb", "distribute"), "Epsilon(bias)", self.bias, '"absorb" or "distribute"')
 
     @property

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from relprop.rules.base import Layer, Rule, require
+from relprop.rules.base import Layer, Rule, is_number, require
 
 
 def positive(w: Tensor) -> Tensor:
@@ -63,8 +63,8 @@ class Gamma(Rule):
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        require(self.gamma >= 0, "Gamma(gamma)", self.gamma, "a number >= 0")
-        require(self.eps >= 0, "Gamma(eps)", self.eps, "a number >= 0")
+        require(is_number(self.gamma) and self.gamma >= 0, "Gamma(gamma)", self.gamma, "a number >= 0")
+        require(is_number(self.eps) and self.eps >= 0, "Gamma(eps)", self.eps, "a number >= 0")
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         g, b = self.gamma, layer.bias
@@ -98,12 +98,12 @@ class AlphaBeta(Rule):
 
     def __post_init__(self) -> None:
         require(
-            self.beta >= 0 and abs(self.alpha - self.beta - 1) < 1e-9,
+            is_number(self.alpha, self.beta) and self.beta >= 0 and abs(self.alpha - self.beta - 1) < 1e-9,
             "AlphaBeta(alpha, beta)",
             (self.alpha, self.beta),
             "beta >= 0 and alpha - beta = 1, for example AlphaBeta(2, 1)",
         )
-        require(self.eps >= 0, "AlphaBeta(eps)", self.eps, "a number >= 0")
+        require(is_number(self.eps) and self.eps >= 0, "AlphaBeta(eps)", self.eps, "a number >= 0")
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
