@@ -440,3 +440,17 @@ class TestPlot:
         drawn = Attribution((torch.randn(1, 3, 8, 8), torch.randn(1, 6)), torch.ones(1)).plot()
         assert len(drawn.axes[0].images) == 1
         assert len(drawn.axes[1].patches) == 6
+
+
+def test_korean_class_names_are_drawn_with_letters_where_the_system_has_them() -> None:
+    """Fails if every letter outside of Latin becomes the same empty box."""
+    from relprop.view import layout
+
+    if layout._wide_font() is None:
+        pytest.skip("no font with Korean letters on this system")
+
+    def picture(name: str) -> Image.Image:
+        attribution = Attribution(torch.ones(1, 4, 4), torch.ones(1), torch.tensor([0]), labels=(name,))
+        return attribution.to_pil(legend=True)
+
+    assert picture("고양이").tobytes() != picture("강아지").tobytes()

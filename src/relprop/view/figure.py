@@ -73,5 +73,8 @@ def _add_colour_bar(made: Any, axes: list[Any], limit: float, legend: Legend) ->
 
     reach = limit or 1.0
     scale = Normalize(-reach if legend.colours.diverging else 0.0, reach)
-    bar = made.colorbar(ScalarMappable(scale, ListedColormap(legend.colours.table / 255)), ax=axes, shrink=0.8)
-    bar.set_label("\n".join(meaning for _, meaning in legend.entries if not meaning.startswith(legend.zero)))
+    bar = made.colorbar(
+        ScalarMappable(scale, ListedColormap(legend.colours.table / 255)), ax=axes, fraction=0.046, pad=0.04
+    )
+    words = "\n".join(meaning for _, meaning in legend.entries if not meaning.startswith(legend.zero))
+    bar.set_label(words, size="small")

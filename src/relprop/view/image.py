@@ -30,7 +30,7 @@ def picture(samples: Sequence[Sample], style: Style) -> Image.Image:
     _draw_legend(canvas, draw, layout)
     for text in layout.texts:
         anchor = {"start": "la", "middle": "ma", "end": "ra"}[text.anchor]
-        draw.text((text.x, text.y), text.text, fill=INK, font=font(), anchor=anchor)
+        draw.text((text.x, text.y), text.text, fill=INK, font=font(text.text), anchor=anchor)
     return canvas
 
 

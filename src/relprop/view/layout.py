@@ -15,6 +15,13 @@ from relprop.view.legend import Legend, legend_for, number
 from relprop.view.panels import Panel, Sample
 from relprop.view.style import Style
 
+# Behind Latin, Greek and Cyrillic, and the punctuation that goes with them.
+_LAST_LATIN = 0x2FFF
+_WIDE_FONTS = (
+    "NotoSansCJK-Regular.ttc", "NotoSansCJKkr-Regular.otf", "NotoSansKR-Regular.ttf", "NotoSansKR-Regular.otf",
+    "NanumGothic.ttf", "malgun.ttf", "AppleSDGothicNeo.ttc", "AppleGothic.ttf", "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+)  # fmt: skip
 FONT_SIZE = 13
 LINE = 18
 GAP = 12
@@ -110,18 +117,34 @@ def enlarged(panel: Panel, scale: int | None, strip_height: int = STRIP_CELL) ->
     return width * max(factor, math.ceil(LEAST_SIDE / width)), height * max(factor, math.ceil(LEAST_SIDE / height))
 
 
+def font(text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, which needs no file on the machine; for letters that it lacks, a font of the system's."""
+    return _wide_font() or _own_font() if any(ord(letter) > _LAST_LATIN for letter in text) else _own_font()
+
+
 @cache
-def font(size: int = FONT_SIZE) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, which needs no file on the machine."""
-    return ImageFont.load_default(size=size)
+def _own_font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=FONT_SIZE)
+
+
+@cache
+def _wide_font() -> ImageFont.FreeTypeFont | None:
+    """The first of the usual fonts with Korean, Japanese and Chinese letters that the system has."""
+    for name in _WIDE_FONTS:
+        try:
+            return ImageFont.truetype(name, FONT_SIZE)
+        except OSError:
+            continue
+    return None
 
 
 def fit(text: str, width: int) -> str:
     """`text`, cut with an ellipsis where it is wider than `width`."""
     text = text[:1000]
-    if font().getlength(text) <= width:
+    letters = font(text)
+    if letters.getlength(text) <= width:
         return text
-    kept = bisect_right(range(len(text)), float(width), key=lambda length: font().getlength(text[:length] + "..."))
+    kept = bisect_right(range(len(text)), float(width), key=lambda length: letters.getlength(text[:length] + "..."))
     return text[: max(kept - 1, 0)] + "..."
 
 
@@ -130,7 +153,7 @@ def wrap(text: str, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font().getlength(longer) > width:
+        if lines[-1] and font(longer).getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
