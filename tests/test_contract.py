@@ -1449,6 +1449,7 @@ def test_a_softmax_that_weighs_nothing_is_no_attention_to_auto() -> None:
     model = nn.Sequential(conv_bn(), nn.Softmax(1)).eval()
     found = relprop.explain(model, images(), lambda output: output[:, 1] - output[:, 0])
     assert found.rules == "auto: epsilon-plus-flat"
+    assert any("softmax is part of what is explained" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

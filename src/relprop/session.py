@@ -106,6 +106,11 @@ class Session:
     def redistribute(self, start: Start, chosen: RuleMap | None) -> tuple[list[Tensor], str]:
         """(relevance of each used input, name of the rules), by one backward pass."""
         operations = self._operations(start)
+        kinds = {op.kind for op in operations}
+        if "softmax" in kinds and "attention" not in kinds:
+            self.trace.notes[
+                "a softmax is part of what is explained; it shares by AttnLRP's rule, which need not conserve"
+            ] = None
         chosen = chosen if chosen is not None else choose(operations)
         self.trace.run.rules = chosen.assign(operations, self.trace.operations)
         for op in operations:

@@ -11,7 +11,7 @@ from torch import Tensor
 from relprop.engine.call import Call
 from relprop.engine.operation import Kept, map_tensors
 from relprop.engine.registry import kind, operation
-from relprop.errors import TrainingMode
+from relprop.errors import TrainingMode, UnsupportedFunction
 from relprop.rules.base import stabiliser
 
 # Where f(0) is not zero, relevance can't pass on at z = 0; the share is stabilised.
@@ -25,6 +25,11 @@ class _Activation(torch.autograd.Function):
     def forward(ctx: Any, f: Callable[[Tensor], Tensor], kept: Kept, z: Tensor) -> Tensor:
         ctx.f, ctx.kept = f, kept
         a = f(z.detach())
+        if not isinstance(a, Tensor):
+            raise UnsupportedFunction(
+                f"a function that was registered as an activation returned a {type(a).__name__}, not one tensor. Take "
+                "back relprop.register(...), and explain a version of the model without that function"
+            )
         return a.clone() if a._is_view() or a.data_ptr() == z.data_ptr() else a
 
     @staticmethod
