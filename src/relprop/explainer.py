@@ -159,15 +159,26 @@ class Explainer:
         found = []
         with self._trace(x, maps, layers=layers) as session:
             session.trace.raise_unsupported()
-            for target in targets:
-                start = session.start(target, seed, self.labels)
-                found.append([self._attribution(session, start, x, target, chosen, seed) for chosen in maps])
+            starts = [session.start(target, seed, self.labels) for target in targets]
+            for i, (start, target) in enumerate(zip(starts, targets, strict=True)):
+                row = []
+                for j, chosen in enumerate(maps):
+                    last = i == len(starts) - 1 and j == len(maps) - 1
+                    row.append(self._attribution(session, start, x, target, chosen, seed, last))
+                found.append(row)
         return found
 
     def _attribution(
-        self, session: Session, start: Start, x: Inputs, target: Target, chosen: RuleMap | None, seed: Seed
+        self,
+        session: Session,
+        start: Start,
+        x: Inputs,
+        target: Target,
+        chosen: RuleMap | None,
+        seed: Seed,
+        last: bool,
     ) -> Attribution:
-        relevance, name = session.redistribute(start, chosen)
+        relevance, name = session.redistribute(start, chosen, last=last)
         score = start.score  # all that may outlive the session of its start
 
         def flows_again() -> tuple[OperationFlow, ...]:

@@ -103,8 +103,11 @@ class Session:
         total = seed.flatten(1).sum(1) if seed.dim() > 1 else seed
         return Start(start, torch.where(value == 0, torch.zeros_like(seed), seed / value), total, None)
 
-    def redistribute(self, start: Start, chosen: RuleMap | None) -> tuple[list[Tensor], str]:
-        """(relevance of each used input, name of the rules), by one backward pass."""
+    def redistribute(self, start: Start, chosen: RuleMap | None, *, last: bool = False) -> tuple[list[Tensor], str]:
+        """(relevance of each used input, name of the rules), by one backward pass.
+
+        last: nothing more will be asked of this session, so that each value is let go of once it has been used.
+        """
         operations = self._operations(start)
         kinds = {op.kind for op in operations}
         if "softmax" in kinds and "attention" not in kinds:
@@ -118,7 +121,8 @@ class Session:
         for name in self.layers:
             self.layers[name] = torch.zeros_like(self.layers[name])
         leaves = [leaf for given in self.used for leaf in given.leaves]
-        collected = torch.autograd.grad(start.tensor, leaves, start.v, retain_graph=True, allow_unused=True)
+        self.trace.run.last = last
+        collected = torch.autograd.grad(start.tensor, leaves, start.v, retain_graph=not last, allow_unused=True)
         by_leaf = dict(zip(map(id, leaves), collected, strict=True))
         if all(r is None for r in collected):
             raise InvalidOutput("the score does not depend on the input: nothing arrived there")

@@ -40,8 +40,10 @@ class Affine:
         self.report = self.trace.report
 
     def release(self) -> None:
-        """Let go of the live tensor, which may since have been overwritten with what this operation made."""
-        del self.source, self.trace
+        """Let go of all values. The live tensor may since have been overwritten with what this operation made."""
+        self.op.z = None
+        for name in ("source", "x", "trace"):
+            self.__dict__.pop(name, None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,6 +124,8 @@ class Affine:
         if self.report:
             self.op.flow.received += inner(z, v)
             self.op.flow.passed += inner(x, out) if rule.proportional else float(out.double().sum())
+        if self.op.run.last:
+            self.release()
         return (out, None) if rule.proportional else (None, out)
 
 

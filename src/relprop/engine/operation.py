@@ -61,9 +61,11 @@ def inner(a: Tensor, b: Tensor) -> float:
 
 @dataclass
 class Run:
-    """The state of one backward pass: which rule where. Shared by the operations of a trace."""
+    """The state of one backward pass, shared by the operations of a trace: which rule where, and whether it is the
+    last one, after which no value is needed again."""
 
     rules: dict[int, Rule] = field(default_factory=dict)
+    last: bool = False
 
 
 @dataclass(eq=False)
