@@ -1495,3 +1495,32 @@ def test_what_no_registration_could_mend_is_not_advised(model: nn.Module, says: 
     with pytest.raises(relprop.errors.UnsupportedFunction, match=says) as error:
         relprop.explain(score, x, 1)
     assert "relprop.register" not in str(error.value)
+
+
+@pytest.mark.parametrize("rules", ["epsilon-plus-flat", "w-square", "deep-taylor", "epsilon"])
+def test_relevance_at_a_layer_counts_what_zero_giving_rules_hand_past_its_values(rules: str) -> None:
+    """A Flatten in front of Flat, a ReLU in front of WSquare: all relevance of what follows arrives there.
+
+    Fails if only relevance per unit of value is collected, which is none where a rule gives relevance itself.
+    """
+    torch.manual_seed(1)
+    layers = [nn.Identity(), nn.Flatten(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)]
+    model = nn.Sequential(*layers).double().eval()
+    x = torch.rand(2, 2, 4, dtype=torch.float64)
+    x[:, 0] = 0
+    found = relprop.explain(model, x, 1, rules=rules, layers=["0", "1", "3"])
+    close(found.layers["0"], found.relevance)
+    close(found.layers["1"], found.relevance.flatten(1))
+    passed = next(op.passed for op in found.conservation.operations if op.module == "4")
+    assert float(found.layers["3"].sum()) == pytest.approx(passed)
+
+
+def test_a_score_that_comes_straight_out_of_a_layer_or_a_sum_follows_its_rule() -> None:
+    """Nothing uses such a score any more; fails if its value is then missing to the rule or to the stabiliser."""
+    w = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    x = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    expected = torch.tensor([[2.0, -1.0]], dtype=torch.float64) / 1.5
+    close(relprop.explain(lambda x: x @ w, x, rules=Epsilon(0.5)).relevance, expected)
+    rules = RuleMap([("sum", Epsilon(0.5))])
+    close(relprop.explain(lambda x: (x * w).sum(1), x, rules=rules).relevance, expected)
+    close(relprop.explain(lambda x: x * w, x, lambda y: y[:, 0] + y[:, 1], rules=rules).relevance, expected)

@@ -82,7 +82,7 @@ class Session:
             score, index = targets.select(self.trace, self.output, target, labels, self.batch)
             self.trace.raise_unsupported()
             targets.require_finite(score)
-            return Start(score, torch.ones_like(score), score.detach(), index)
+            return Start(self._as_operand(score), torch.ones_like(score), score.detach(), index)
         if not isinstance(seed, Tensor):
             raise InvalidTarget(f'seed: got {seed!r}, expected "score" or a tensor shaped like the model\'s output')
         return self._seeded(seed)
@@ -95,13 +95,17 @@ class Session:
             )
         if not bool(torch.isfinite(seed).all()):
             raise NonFinite("the seed holds NaN or infinity; give the relevance to start from")
-        with self.trace:
-            start = output.view_as(output)  # makes the output an operand, so that its value is kept
         value, seed = output.detach(), seed.detach().to(output)
         if bool(((value == 0) & (seed != 0)).any()):
             raise InvalidTarget("the seed gives relevance to an output whose value is zero, which nothing explains")
         total = seed.flatten(1).sum(1) if seed.dim() > 1 else seed
-        return Start(start, torch.where(value == 0, torch.zeros_like(seed), seed / value), total, None)
+        v = torch.where(value == 0, torch.zeros_like(seed), seed / value)
+        return Start(self._as_operand(output), v, total, None)
+
+    def _as_operand(self, tensor: Tensor) -> Tensor:
+        """The tensor, used once more by the trace, which keeps an operation's value when it is first used."""
+        with self.trace:
+            return tensor.view_as(tensor)
 
     def redistribute(self, start: Start, chosen: RuleMap | None, *, last: bool = False) -> tuple[list[Tensor], str]:
         """(relevance of each used input, name of the rules), by one backward pass.
@@ -231,8 +235,8 @@ def _collector(trace: Trace, name: str, found: dict[str, Tensor]) -> Callable[..
             raise InvalidInput(f"layers: the module {name!r} is called with different shapes; its relevances can't add")
         found[name] = torch.zeros_like(tensor.detach())
 
-        def notify(value: Tensor, v: Tensor) -> None:
-            found[name] = found[name] + value * v
+        def notify(relevance: Tensor) -> None:
+            found[name] = found[name] + relevance
 
         trace.watch(tensor, notify)
         node = trace.node(tensor)

@@ -115,7 +115,7 @@ def activation(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not call.live(input) or call.trace.live(args, kwargs):
         call.refuse("an activation of several signals. Write it with +, * and activations of one signal")
         return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
-    role = call.node(input).role_after(call.name)
+    role = call.node(input).role_after_activation
 
     def f(z: Tensor) -> Tensor:
         return cast(Tensor, call.run((z, *args), kwargs))
@@ -134,7 +134,7 @@ def power(call: Call, input: Any, exponent: Any) -> Tensor:
         return pointwise(call, exponent, lambda z: cast(Tensor, call.run((input, z), {})))
     # A negative power divides, as in x * (x.square().mean() + eps).pow(-0.5).
     divides = not isinstance(exponent, Tensor) and exponent < 0
-    role = "statistic" if divides else call.node(input).role_after(call.name)
+    role = "statistic" if divides else call.node(input).role_after_activation
     return pointwise(call, input, lambda z: cast(Tensor, call.run((z, exponent), {})), role)
 
 

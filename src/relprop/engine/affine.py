@@ -16,7 +16,7 @@ from relprop.engine.path import bounds_at, live_mask, relevance_path
 from relprop.engine.registry import operation
 from relprop.engine.trace import Trace
 from relprop.engine.weights import Folded
-from relprop.errors import InvalidInput, RelpropError
+from relprop.errors import InvalidInput
 from relprop.rules.base import stabiliser
 
 
@@ -95,7 +95,7 @@ class Affine:
 
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
         denominator = stabiliser(eps, z).add_(z)
-        s = torch.div(relevance, denominator, out=denominator)
+        s = torch.div(relevance, denominator, out=denominator if denominator.shape == relevance.shape else None)
         if not eps:
             s.masked_fill_(z == 0, 0)
         if self.report:
@@ -111,14 +111,10 @@ class Affine:
 
     def redistribute(self, v: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """(v at the input, R at the input): one of the two, as the rule gives it."""
-        if self.op.z is None:
+        if self.op.z is None and not bool(v.any()):
             # Nothing used this output but an operation that it was folded into; autograd may still bring zeros.
-            if bool((v != 0).any()):
-                raise RelpropError(
-                    f"relevance arrived at {self.op.where}, whose output was not kept; please report this"
-                )
             return None, None
-        x, z = self.x.value, self.op.z.value
+        x, z = self.x.value, self.op.output().value
         rule = self.op.rule
         out = rule.redistribute(self, x, z, v.to(z.dtype))
         if self.report:
@@ -172,7 +168,6 @@ def affine(
     if folded is not None:
         op.function, op.module, op.module_type = folded.op.function, folded.op.module, folded.op.module_type
         op.function += f" + {call.title}"
-        folded.op.superseded_by = op
     record = Affine(op, trace, linear, source, weight, scale, constant, trace.keep(source))
     path = relevance_path(trace, source) if op.first or trace.paths_everywhere else None
     out: Tensor = _AffineFunction.apply(record, value, source, path)  # type: ignore[no-untyped-call]

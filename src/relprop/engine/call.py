@@ -291,9 +291,9 @@ def _pass(op: Operation, value: Kept, v: Tensor) -> None:
 def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
     """v z / (z + eps s(z)), for sums and normalisers."""
     eps = op.rule.stabiliser()
-    if not eps or op.z is None:
+    if not eps:
         return None
-    z = op.z.value
+    z = op.output().value
     stabilised = v * (z / stabiliser(eps, z).add_(z))
     if report:
         op.flow.absorb("stabiliser", inner(z, v - stabilised))

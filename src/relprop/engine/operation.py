@@ -93,8 +93,7 @@ class Operation:
     flow: Flow = field(default_factory=Flow)
     # The function's one name for all its spellings.
     name: str = ""
-    superseded_by: Operation | None = None
-    watchers: list[Callable[[Tensor, Tensor], None]] = field(default_factory=list)
+    watchers: list[Callable[[Tensor], None]] = field(default_factory=list)
 
     @property
     def depth(self) -> int:
@@ -111,6 +110,12 @@ class Operation:
     @property
     def rule(self) -> Rule:
         return self.run.rules[self.index]
+
+    def output(self) -> Kept:
+        """The kept output z."""
+        if self.z is None:
+            raise RelpropError(f"relevance arrived at {self.where}, which did not keep its output; please report this")
+        return self.z
 
     @property
     def where(self) -> str:
@@ -139,7 +144,8 @@ class Node:
     replay: Replay | None = None
     unsquashed: Tensor | None = None
 
-    def role_after(self, function: str) -> str | None:
+    @property
+    def role_after_activation(self) -> str | None:
         """The role of an activation's result: a clamped or squared statistic stays one."""
         return self.role if self.role == "statistic" else None
 

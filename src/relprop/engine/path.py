@@ -62,6 +62,12 @@ def relevance_path(trace: Trace, tensor: Tensor) -> Tensor:
     return node.path
 
 
+def path_past(node: Node) -> Tensor | None:
+    """A node's path, if it leads past the tensor to its sources; not if it divides by the value and comes back."""
+    divides = node.path is not None and isinstance(node.path.grad_fn, _Division._backward_cls)
+    return None if divides else node.path
+
+
 def through(output: Tensor, sources: Sequence[Tensor]) -> Tensor | None:
     """The path of an output to which its sources' paths lead element by element; None if shapes differ."""
     if not sources or any(source.shape != output.shape for source in sources):

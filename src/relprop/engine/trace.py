@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from relprop.engine import functions, metadata
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.operation import Kept, Node, Operation, Run, map_tensors, tensors_in
+from relprop.engine.path import path_past
 from relprop.engine.registry import REGISTRY
 from relprop.engine.weights import PreparedWeights
 from relprop.errors import UnsupportedFunction
@@ -245,11 +246,16 @@ class Trace(TorchFunctionMode):
         with torch.autograd.graph.saved_tensors_hooks(self.keep, lambda kept: kept.value):
             yield
 
-    def watch(self, tensor: Tensor, notify: Callable[[Tensor, Tensor], None]) -> None:
-        """Call notify(value, v) in every backward pass with what arrives at this tensor."""
+    def watch(self, tensor: Tensor, notify: Callable[[Tensor], None]) -> None:
+        """Call notify(relevance) in every backward pass with what arrives at this tensor, by value or by its path."""
         with torch._C.DisableTorchFunction():  # when called from a hook, inside of the trace
-            kept = self.keep(tensor)
-            on_gradient(tensor, lambda v: notify(kept.value, v))
+            node = self.node(tensor)
+            path = None if node is None else path_past(node)
+            if path is not None:
+                on_gradient(path, notify)
+            if node is None or node.operation.kind != "input":
+                kept = self.keep(tensor)
+                on_gradient(tensor, lambda v: notify(kept.value * v))
 
     # ---- interception
 
