@@ -10,11 +10,12 @@ from typing import Any
 from relprop.engine.operation import Operation
 from relprop.errors import InvalidRule
 from relprop.rules import Half, ProductRule, Rule, SignalTakesAll, Zero
+from relprop.rules.product import WithGates
 
 Selector = str | type | Callable[[Operation], bool]
 
-# Kinds of operation that a rule is chosen for; "affine" stands for both of the first two.
-AFFINE_KINDS = ("conv", "linear")
+# Kinds of operation that a rule is chosen for; "affine" stands for the first three, "linear" for recurrent layers too.
+AFFINE_KINDS = ("conv", "linear", "recurrent")
 STABILISED_KINDS = ("sum", "normaliser")
 # Products of a weight and a signal, with the rule that they follow unless the map names another.
 PRODUCT_KINDS: dict[str, ProductRule] = {"gate": SignalTakesAll(), "attention": Half()}
@@ -25,9 +26,10 @@ WORDS = ("affine", *AFFINE_KINDS, *STABILISED_KINDS, *PRODUCT_KINDS, "first", "l
 class RuleMap:
     """An ordered list of (selector, rule).
 
-    A selector is one of the words "conv", "linear", "affine" (both), "first" and "last" (the first and last affine
-    operations between input and score), "sum" and "normaliser" (whose rule is Zero() or Epsilon(eps)), "gate" and
-    "attention" (gate or attention weights times a signal: SignalTakesAll(), Half(), Absolute(), ...); a glob on
+    A selector is one of the words "conv", "linear", "recurrent" (LSTM, GRU, RNN; they count as linear too), "affine"
+    (all three), "first" and "last" (the first and last affine operations between input and score), "sum" and
+    "normaliser" (whose rule is Zero() or Epsilon(eps)), "gate" and "attention" (gate or attention weights times a
+    signal, inside recurrent layers too: SignalTakesAll(), Half(), Absolute(), ...); a glob on
     module names such as "features.*"; a module type; or a predicate on the operation (its `kind`, `module`,
     `module_type`, `function`, `shape`, `first`, `last`). Globs, types and "first"/"last" select affine operations.
     An affine operation that nothing selects is an error; sums and normalisers are then shared without stabiliser.
@@ -58,9 +60,10 @@ class RuleMap:
                 fitting = [rule for rule in fitting if isinstance(rule, ProductRule)]
                 rules[op.index] = next(iter(fitting), PRODUCT_KINDS[op.kind])
                 continue
-            match = next(iter(fitting), None)
+            gate = next((rule for rule in fitting if isinstance(rule, ProductRule)), None)
+            match = next((rule for rule in fitting if not isinstance(rule, ProductRule)), None)
             if match is not None:
-                rules[op.index] = match
+                rules[op.index] = match if gate in (None, SignalTakesAll()) else WithGates(match, gate)
             else:
                 if op.affine:
                     raise InvalidRule(
@@ -133,6 +136,8 @@ def _matches(selector: Selector, op: Operation) -> bool:
             return op.affine and bool(getattr(op, selector))
         if selector == "affine":
             return op.affine
+        if op.kind == "recurrent" and selector in ("linear", "gate"):
+            return True
         if selector in WORDS:
             return op.kind == selector
         return op.affine and fnmatchcase(op.module, selector)

@@ -8,6 +8,7 @@ from relprop.engine import (  # noqa: F401  (each registers its operations)
     matrix,
     normaliser,
     product,
+    recurrent,
     selection,
     softmax,
     statistic,

@@ -81,6 +81,12 @@ class Affine:
         ones = torch.ones_like(self.x.value) if mask is None else mask.to(self.x.value)
         return self.linear.one_sample(ones)
 
+    def spread(self, relevance: Tensor, eps: float = 0.0) -> Tensor:
+        linear, inputs, connected = self.linear.connections, self.ones(), self.prepared("1", torch.ones_like)
+        count = linear.forward(inputs, connected).expand_as(relevance)
+        s = self.divide(relevance, count, eps)
+        return inputs * linear.backward(s, connected, self.x.value)
+
     def box(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor]:
         try:
             bounds = bounds_at(self.op.sources[0], low, high)

@@ -26,6 +26,7 @@ FUNCTIONS = """
     native_channel_shuffle
     clone contiguous alias lift_fresh positive copy conj resolve_conj conj_physical resolve_neg real
     to type type_as float double half bfloat16 _to_copy cpu cuda requires_grad
+    _pack_padded_sequence _pad_packed_sequence
     where masked_fill fill zero index_fill index_copy slice_scatter select_scatter diagonal_scatter as_strided_scatter
 """
 PROPERTIES = ("get T", "get mT", "get H", "get mH", "get real")

@@ -30,6 +30,10 @@ class LinearMap(Protocol):
     def one_sample(self, x: Tensor) -> Tensor:
         """A part of x, as small as may be, whose image broadcasts against W x."""
 
+    @property
+    def connections(self) -> LinearMap:
+        """Which input feeds which output: with weights of one, it counts."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -48,6 +52,41 @@ class Matrix:
 
     def one_sample(self, x: Tensor) -> Tensor:
         return x[:1] if x.dim() > 1 else x
+
+    @property
+    def connections(self) -> LinearMap:
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """z = sum_k r_k * (x_k W_k^T), x and W holding the parts x_k and W_k side by side; r_k >= 0, None for one.
+
+    A recurrent cell's linear operation on [x, h], where a gate scales what comes from h.
+    """
+
+    gates: tuple[Tensor | None, ...]
+    sizes: tuple[int, ...]
+    channel_axis: int | None = -1
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        xs, ws = torch.split_with_sizes(x, self.sizes, -1), torch.split_with_sizes(weight, self.sizes, 1)
+        parts = zip(self.gates, xs, ws, strict=True)
+        return cast(Tensor, sum(F.linear(x, w) if r is None else r * F.linear(x, w) for r, x, w in parts))
+
+    def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        parts = zip(self.gates, torch.split_with_sizes(weight, self.sizes, 1), strict=True)
+        return torch.cat([(s if r is None else r * s) @ w for r, w in parts], -1)
+
+    def scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return weight * scale.reshape(-1, 1)
+
+    def one_sample(self, x: Tensor) -> Tensor:
+        return x
+
+    @property
+    def connections(self) -> LinearMap:
+        return Matrix()
 
 
 @dataclass(frozen=True)
@@ -98,6 +137,10 @@ class Convolution:
     def one_sample(self, x: Tensor) -> Tensor:
         return x[:1] if x.dim() == self.axes + 2 else x
 
+    @property
+    def connections(self) -> LinearMap:
+        return self
+
 
 @dataclass(frozen=True)
 class Padded:
@@ -122,6 +165,10 @@ class Padded:
     def one_sample(self, x: Tensor) -> Tensor:
         return self.inner.one_sample(x)
 
+    @property
+    def connections(self) -> LinearMap:
+        return self
+
 
 @dataclass(frozen=True)
 class Contraction:
@@ -143,3 +190,7 @@ class Contraction:
 
     def one_sample(self, x: Tensor) -> Tensor:
         return x
+
+    @property
+    def connections(self) -> LinearMap:
+        return self

@@ -32,13 +32,10 @@ def is_metadata(name: str) -> bool:
     return name in _METADATA or name == "set requires_grad"
 
 
-_RECURRENT = "recurrent layers are not supported yet"
 _ATTENTION = "fused attention is not supported yet; write it out as softmax(q @ k.transpose(-1, -2) * scale) @ v"
 
 # What no word of the user's could make right.
 NOT_YET = {
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell"), _RECURRENT),
-    "rnn_relu_cell": _RECURRENT,
     "scaled_dot_product_attention": _ATTENTION,
     "bilinear": "both factors of its product are signals; write it with einsum of two tensors at a time",
 }

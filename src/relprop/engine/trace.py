@@ -28,6 +28,7 @@ from relprop.errors import UnsupportedFunction
 
 if TYPE_CHECKING:
     from relprop.engine.affine import Affine
+    from relprop.engine.recurrent.layer import Layer
 
 _MODULE_CALL = torch.nn.Module._call_impl.__code__
 
@@ -108,6 +109,7 @@ class Trace(TorchFunctionMode):
         self.unsupported: list[Unsupported] = []
         self.notes: dict[str, None] = {}
         self.affine: dict[int, Affine] = {}
+        self.recurrent: list[Layer] = []
         self.nodes: dict[tuple[Any, int], Node] = {}
         self._known: dict[Any, list[Node]] = {}
         self._foreign: dict[tuple[Any, int], Node | None] = {}
@@ -391,7 +393,9 @@ class Trace(TorchFunctionMode):
             op.watchers.clear()
         for record in self.affine.values():
             record.release()
-        for store in (self.affine, self.nodes, self._known, self._foreign, self._kept):
+        for layer in self.recurrent:
+            layer.release()
+        for store in (self.affine, self.recurrent, self.nodes, self._known, self._foreign, self._kept):
             store.clear()
         self._tokens.clear()
         self.inputs.clear()

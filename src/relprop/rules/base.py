@@ -46,6 +46,10 @@ class Layer(Protocol):
     def backward(self, s: Tensor, weight: Tensor) -> Tensor:
         """sum_j w_ij s_j, shaped like the input."""
 
+    def spread(self, relevance: Tensor, eps: float = 0.0) -> Tensor:
+        """sum_j R_j / (N_j + eps) over the outputs j that an input feeds, N_j being their number of inputs; shaped like
+        the input. Only elements that depend on the model's input count."""
+
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
         """R_j / (z_j + eps s(z_j)), 0/0 = 0, noting what `bias`, eps and empty denominators absorb."""
 

@@ -47,13 +47,12 @@ class Epsilon(Rule):
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         if self.bias == "absorb":
             return layer.backward(layer.divide(z * v, z, self.eps, layer.bias), layer.weight)
-        s = layer.divide(z * v, z, self.eps)
-        ones, inputs = layer.prepared("1", torch.ones_like), layer.ones()
-        count = layer.forward(inputs, ones)
         rest = stabiliser(self.eps, z)
+        denominator = z + rest
+        s = torch.where(denominator == 0, 0, z * v / denominator)
         if layer.bias is not None:
             rest = rest + layer.bias
-        return x * layer.backward(s, layer.weight) + inputs * layer.backward(s * rest / count, ones)
+        return x * layer.backward(s, layer.weight) + layer.spread(s * rest)
 
     def stabiliser(self) -> float:
         return self.eps

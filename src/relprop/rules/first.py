@@ -77,9 +77,7 @@ class Flat(_Direct):
     eps: float = 1e-6
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
-        ones, inputs = layer.prepared("1", torch.ones_like), layer.ones()
-        count = layer.forward(inputs, ones)
-        return inputs * layer.backward(layer.divide(z * v, count.expand_as(z), self.eps), ones)
+        return layer.spread(z * v, self.eps)
 
 
 @dataclass(frozen=True)

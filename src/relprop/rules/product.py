@@ -63,3 +63,15 @@ class Absolute(ProductRule):
         g, s = weight.abs(), signal.abs()
         total = torch.add(g, s) + self.eps
         return g / total, s / total
+
+
+@dataclass(frozen=True)
+class WithGates(Rule):
+    """For a recurrent layer: a rule for its linear operations, and one for its gates."""
+
+    rule: Rule
+    gate: ProductRule
+
+    @property
+    def proportional(self) -> bool:
+        return self.rule.proportional

@@ -1,0 +1,98 @@
+"""GRU: h_t = (1 - z) n + z h_{t-1}, n = tanh(W x_t + b + r (U h_{t-1} + b')).
+
+n and h_{t-1} share the relevance of h_t; n passes it to its pre-activation, one linear operation on [x_t, h_{t-1}] in
+which the gate r scales the recurrent weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relprop.engine.linear_map import Gated
+from relprop.engine.recurrent.direction import Back, Direction, Values, share
+from relprop.engine.recurrent.sharing import Sharing
+from relprop.engine.recurrent.steps import Steps
+
+if TYPE_CHECKING:
+    from relprop.engine.recurrent.layer import Layer
+
+RESET, UPDATE, CANDIDATE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class States:
+    """a_gates: the pre-activations of r and z, (rows, 2 d); a = a_x + r a_h that of n; all others (rows, d)."""
+
+    a_gates: Tensor
+    r: Tensor
+    z: Tensor
+    a_x: Tensor
+    a_h: Tensor
+    a: Tensor
+    n: Tensor
+    c: Tensor
+
+
+class GRU:
+    """Gates in torch's order: reset, update, candidate."""
+
+    gates = 3
+
+    def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
+        a_gates = d.gates(RESET, UPDATE).preactivations(values.x, values.h)
+        r, z = a_gates.sigmoid().chunk(2, -1)
+        candidate = d.gates(CANDIDATE)
+        a_x, a_h = F.linear(values.x, candidate.w_x, candidate.b_x), F.linear(values.h, candidate.w_h, candidate.b_h)
+        a = torch.addcmul(a_x, r, a_h)
+        return States(a_gates, r, z, a_x, a_h, a, a.tanh(), values.h[:, :0])
+
+    def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
+        from_h = share(values.out, values.out, eps)
+        to_before = from_h * s.z
+        to_a = from_h * (1 - s.z) * share(s.n, s.a, 0.0) * share(s.a, s.a, eps)
+        candidate = d.gates(CANDIDATE)
+        v_a = torch.empty_like(s.a)
+        for rows, n in layer.steps.backward(d.reverse):
+            v_h = v.h[:n] + v.rows[rows]
+            torch.mul(v_h, to_a[rows], out=v_a[rows])
+            torch.addmm(v_h * to_before[rows], v_a[rows] * s.r[rows], candidate.w_h, out=v.h[:n])
+        layer.note("bias", _bias(candidate, s.r), v_a)
+        return Back(v_a @ candidate.w_x, v.h, v.c)
+
+    def general(self, sharing: Sharing, d: Direction, s: States, values: Values, c_before: Tensor, r: Back) -> Back:
+        """Step by step, for any rules."""
+        candidate, gates = d.gates(CANDIDATE), d.gates(RESET, UPDATE)
+        e = values.x.shape[1]
+        given = torch.empty_like(values.x)
+        for rows, n in sharing.layer.steps.backward(d.reverse):
+            reset, z, new, a, x, before = (t[rows] for t in (s.r, s.z, s.n, s.a, values.x, values.h))
+            r_new, r_old = sharing.sum(r.h[:n] + r.rows[rows], values.out[rows], (1 - z) * new, z * before)
+            if not sharing.to_gates:
+                xh = torch.cat([x, before], -1)
+                linear = Gated((None, reset), (e, before.shape[1]))
+                out, r_xh = sharing.affine(r_new, a, xh, candidate.joint, _bias(candidate, reset), linear)
+                given[rows], r.h[:n] = out[:, :e], r_old + r_xh[:, e:]
+                continue
+            r_keep, r_n = sharing.product(r_new, 1 - z, new)
+            r_z, r_before = sharing.product(r_old, z, before)
+            r_z = r_z - z * share(r_keep, 1 - z, sharing.eps, 0.0)  # 1 - z: the 1 takes its share, like a bias
+            r_ax, r_ah = sharing.sum(r_n, a, s.a_x[rows], reset * s.a_h[rows])
+            r_reset, r_ah = sharing.product(r_ah, reset, s.a_h[rows])
+            out_x = sharing.affine(r_ax, s.a_x[rows], x, candidate.w_x, candidate.b_x)[0]
+            r_h = sharing.affine(r_ah, s.a_h[rows], before, candidate.w_h, candidate.b_h)[1]
+            xh, r_gates = torch.cat([x, before], -1), torch.cat([r_reset, r_z], -1)
+            out, r_xh = sharing.affine(r_gates, s.a_gates[rows], xh, gates.joint, gates.bias)
+            given[rows], r.h[:n] = out_x + out[:, :e], r_before + r_h + r_xh[:, e:]
+        return Back(given, r.h, r.c)
+
+
+def _bias(candidate: Direction, reset: Tensor) -> Tensor | None:
+    """b + r b'"""
+    if candidate.b_x is None or candidate.b_h is None:
+        return None
+    return candidate.b_x + reset * candidate.b_h

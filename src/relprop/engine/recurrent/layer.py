@@ -1,0 +1,167 @@
+"""One recurrent layer in all its directions: what it keeps of the forward pass, and how relevance leaves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from relprop.engine.operation import Kept, Operation, inner
+from relprop.engine.recurrent.direction import Back, Direction, Values
+from relprop.engine.recurrent.sharing import Sharing
+from relprop.engine.recurrent.steps import Steps
+from relprop.engine.trace import Trace
+from relprop.errors import InvalidRule
+from relprop.rules import Epsilon, Flat, Pass, ProductRule, Rule, SignalTakesAll, WSquare, ZBox, Zero
+from relprop.rules.product import WithGates
+
+
+class Cell(Protocol):
+    """A kind of recurrent layer."""
+
+    def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> Any:
+        """What the cell computed in all rows; its `c` are the cell states, (rows, 0) where there are none."""
+
+    def epsilon(self, layer: Layer, d: Direction, s: Any, values: Values, eps: float, v: Back) -> Back:
+        """LRP-0 and LRP-epsilon with constant gates: v = R / value comes in and goes out."""
+
+    def general(self, sharing: Sharing, d: Direction, s: Any, values: Values, c_before: Tensor, r: Back) -> Back:
+        """Any rules: R comes in and goes out, but at the rows goes out what the rule gives, v or R."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What arrives at the layer's outputs, or is sent to its inputs.
+
+    rows (rows, features) at all steps, h (directions, batch, p) and c (directions, batch, d) at the states. At the
+    outputs h is zero, as the last hidden states are among the rows.
+    """
+
+    rows: Tensor
+    h: Tensor
+    c: Tensor
+
+
+@dataclass(eq=False)
+class Layer:
+    """One layer of a recurrent module, with inputs x, h0 (directions, batch, p) and c0 (directions, batch, d).
+
+    constant: which of the three don't depend on the model's input; what they get is reported as lost to them.
+    """
+
+    op: Operation
+    trace: Trace
+    cell: Cell
+    directions: list[Direction]
+    steps: Steps
+    x: Kept
+    h0: Kept
+    c0: Kept
+    constant: tuple[bool, ...]
+    _computed: dict[int, tuple[Direction, Values, Any]] = field(default_factory=dict)
+
+    def keep_outputs(self, out: Tensor, c: Tensor) -> None:
+        """out: all outputs, of any shape (..., directions * p); c: the last cell states."""
+        self.out, self.last_c = self.trace.keep(out), self.trace.keep(c)
+
+    def release(self) -> None:
+        """Let go of all values."""
+        self._computed.clear()
+        for name in ("x", "h0", "c0", "out", "last_c", "trace"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes: half precision is too coarse to add up many steps."""
+        return torch.promote_types(self.out.value.dtype, torch.float32)
+
+    def ends(self, rows: Tensor | None, c: Tensor | None) -> Ends:
+        """What arrived at the outputs; zero where nothing did."""
+        out = self.out.value
+        rows = torch.zeros_like(out) if rows is None else rows
+        c = torch.zeros_like(self.last_c.value) if c is None else c
+        h = torch.zeros_like(self.h0.value)
+        return Ends(rows.to(self.dtype).reshape(-1, out.shape[-1]), h.to(self.dtype), c.to(self.dtype, copy=True))
+
+    def note(self, cause: str, part: Tensor | None, v: Tensor) -> None:
+        """Enter part * v, a share that no input gets, in the conservation report (if one is made)."""
+        if self.trace.report and part is not None:
+            self.op.flow.absorb(cause, inner(part.expand_as(v), v))
+
+    def redistribute(self, v: Ends, r: Ends | None) -> Ends:
+        """What the rules send to x, h0 and c0: v = R / value where the rule is proportional to the value, else R.
+
+        v: what arrived at the outputs; r: what their relevance paths brought, if they did.
+        """
+        rule, gate = self._rules()
+        plain = isinstance(rule, (Zero, Epsilon)) and rule.proportional and gate == SignalTakesAll() and r is None
+        sent = []
+        for k in range(len(self.directions)):
+            if plain:
+                d, values, states = self._values(k)
+                sent.append(self.cell.epsilon(self, d, states, values, rule.stabiliser(), self._of(v, k)))
+            else:
+                sent.append(self._general(k, rule, gate, self._of(v, k), None if r is None else self._of(r, k)))
+        rows = sum((back.rows for back in sent[1:]), sent[0].rows)
+        out = Ends(rows, torch.stack([back.h for back in sent]), torch.stack([back.c for back in sent]))
+        if self.trace.report:
+            self._report(v, r, out)
+        if self.op.run.last:
+            self.release()
+        return out
+
+    def _rules(self) -> tuple[Rule, ProductRule]:
+        given = self.op.rule
+        rule, gate = (given.rule, given.gate) if isinstance(given, WithGates) else (given, SignalTakesAll())
+        if isinstance(rule, (ZBox, Flat, WSquare, Pass)):
+            raise InvalidRule(
+                f"{rule} was given to {self.op.where}, a recurrent layer, where it has no meaning: it would treat "
+                'hidden states as inputs. Put an entry before it: ("recurrent", Epsilon(1e-6))'
+            )
+        return rule, gate
+
+    def _of(self, ends: Ends, k: int) -> Back:
+        """The part of one direction."""
+        p = ends.h.shape[-1]
+        return Back(ends.rows[:, k * p : (k + 1) * p], ends.h[k], ends.c[k])
+
+    def _values(self, k: int) -> tuple[Direction, Values, Any]:
+        """One direction's parameters, its values in rows, and what its cell computed there."""
+        if k not in self._computed:
+            d = self.directions[k].to(self.dtype)
+            x, h0, c0, out = (kept.value.to(self.dtype) for kept in (self.x, self.h0, self.c0, self.out))
+            p = h0.shape[-1]
+            out = out.reshape(-1, out.shape[-1])[:, k * p : (k + 1) * p]
+            values = Values(x.reshape(-1, x.shape[-1]), self.steps.previous(out, h0[k], d.reverse), out)
+            self._computed[k] = d, values, self.cell.states(d, self.steps, values, c0[k])
+        return self._computed[k]
+
+    def _general(self, k: int, rule: Rule, gate: ProductRule, v: Back, r: Back | None) -> Back:
+        d, values, states = self._values(k)
+        back = Back(v.rows * values.out, v.h, v.c * self.last_c.value[k].to(v.c))
+        if r is not None:
+            back = Back(back.rows + r.rows, back.h, back.c + r.c)
+        h0, c0 = (kept.value[k].to(self.dtype) for kept in (self.h0, self.c0))
+        c_before = self.steps.previous(states.c, c0, d.reverse)
+        sent = self.cell.general(Sharing(self, rule, gate), d, states, values, c_before, back)
+        if rule.proportional:
+            sent.h, sent.c = (torch.where(x == 0, 0, relevance / x) for x, relevance in ((h0, sent.h), (c0, sent.c)))
+        return sent
+
+    def _report(self, v: Ends, r: Ends | None, sent: Ends) -> None:
+        flow, proportional = self.op.flow, self.op.rule.proportional
+        flow.received += inner(self.out.value.reshape(v.rows.shape), v.rows) + inner(self.last_c.value, v.c)
+        if r is not None:
+            flow.received += float(r.rows.double().sum() + r.c.double().sum())
+        x = self.x.value
+        inputs = (x.reshape(-1, x.shape[-1]), sent.rows), (self.h0.value, sent.h), (self.c0.value, sent.c)
+        for name, (value, given), constant in zip(
+            ("input", "initial state", "initial state"), inputs, self.constant, strict=True
+        ):
+            amount = inner(value, given) if proportional else float(given.double().sum())
+            if constant:
+                flow.absorb(f"constant {name}" if name == "input" else name, amount)
+            else:
+                flow.passed += amount

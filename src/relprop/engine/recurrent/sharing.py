@@ -1,0 +1,78 @@
+"""How any rules share relevance inside a recurrent cell, one time step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from relprop.engine.affine import Affine
+from relprop.engine.linear_map import LinearMap, Matrix
+from relprop.engine.operation import Kept
+from relprop.engine.recurrent.direction import share
+from relprop.rules import Epsilon, ProductRule, Rule, SignalTakesAll, Zero
+
+if TYPE_CHECKING:
+    from relprop.engine.recurrent.layer import Layer
+
+# What stands for a sum that is exactly zero, of which every share is then known to be positive.
+_ALMOST_ZERO = {torch.float32: 1e-25, torch.float64: 1e-200}
+
+
+class _Step(Affine):
+    """The linear operation of one time step."""
+
+    def ones(self) -> Tensor:
+        return torch.ones_like(self.x.value)
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """A rule for the linear operations and one for the products of a recurrent layer; its sums take the rule's eps."""
+
+    layer: Layer
+    rule: Rule
+    gate: ProductRule
+
+    @property
+    def to_gates(self) -> bool:
+        return self.gate != SignalTakesAll()
+
+    @property
+    def eps(self) -> float:
+        return self.rule.stabiliser() if isinstance(self.rule, (Zero, Epsilon)) else 0.0
+
+    def sum(self, relevance: Tensor, whole: Tensor, *parts: Tensor) -> list[Tensor]:
+        """R part / (whole + eps s(whole)) for each part. bias="distribute": each unit's stabiliser is spread equally
+        over all units of all parts."""
+        s = share(relevance, whole, self.eps, 0.0)
+        rest: Tensor | float = 0.0
+        if not self.rule.proportional and self.eps:
+            spread = torch.copysign(s * self.eps, s * whole)
+            rest = spread.sum(-1, keepdim=True) / (len(parts) * whole.shape[-1])
+        return [part * s + rest for part in parts]
+
+    def product(self, relevance: Tensor, gate: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """(R of the gate, R of the signal)."""
+        if self.gate.elementwise or self.to_gates:
+            of_gate, of_signal = self.gate.shares(gate, signal)
+            return relevance * of_gate, relevance * of_signal
+        return torch.zeros_like(relevance), relevance
+
+    def affine(
+        self,
+        relevance: Tensor,
+        a: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        linear: LinearMap | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(what the rule gives at x, v or R; R at x) for a = W x + b."""
+        layer = self.layer
+        step = _Step(layer.op, layer.trace, Matrix() if linear is None else linear, x, weight, None, bias, Kept(x))
+        a = torch.where(a == 0, _ALMOST_ZERO[a.dtype], a)
+        given = self.rule.redistribute(step, x, a, relevance / a)
+        return given, given * x if self.rule.proportional else given
