@@ -115,7 +115,8 @@ def choose(operations: Sequence[Operation]) -> RuleMap:
     if "attention" in kinds:
         name = "attn-lrp"
     elif "conv" in kinds:
-        name = "epsilon-plus-flat"
+        # The flat rule has no meaning for a recurrent layer; where one is first, no layer gets it.
+        name = "epsilon-plus" if any(op.first and op.kind == "recurrent" for op in operations) else "epsilon-plus-flat"
     else:
         name = "epsilon"
     chosen = rule_map(name)

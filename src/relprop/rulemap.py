@@ -9,7 +9,7 @@ from typing import Any
 
 from relprop.engine.operation import Operation
 from relprop.errors import InvalidRule
-from relprop.rules import Half, ProductRule, Rule, SignalTakesAll, Zero
+from relprop.rules import Epsilon, Half, ProductRule, Rule, SignalTakesAll, Zero
 from relprop.rules.product import WithGates
 
 Selector = str | type | Callable[[Operation], bool]
@@ -55,7 +55,8 @@ class RuleMap:
         for op in operations:
             if not (op.affine or op.kind in STABILISED_KINDS or op.kind in PRODUCT_KINDS):
                 continue
-            fitting = [rule for selector, rule in self.entries if _matches(selector, op)]
+            matches = _matches_cell if op.cell else _matches
+            fitting = [rule for selector, rule in self.entries if matches(selector, op)]
             if op.kind in PRODUCT_KINDS:
                 fitting = [rule for rule in fitting if isinstance(rule, ProductRule)]
                 rules[op.index] = next(iter(fitting), PRODUCT_KINDS[op.kind])
@@ -70,6 +71,8 @@ class RuleMap:
                         f"no entry of the rule map matches {op.where} (kind {op.kind!r}). Add a last entry for the "
                         'rest, for example ("affine", Epsilon())'
                     )
+                rules[op.index] = Zero()
+            if op.cell and not isinstance(rules[op.index], (Zero, Epsilon)):
                 rules[op.index] = Zero()
             if not op.affine:
                 rules[op.index].stabiliser()
@@ -140,10 +143,22 @@ def _matches(selector: Selector, op: Operation) -> bool:
             return True
         if selector in WORDS:
             return op.kind == selector
-        return op.affine and fnmatchcase(op.module, selector)
+        return op.affine and any(fnmatchcase(name, selector) for name, _ in op.modules)
     if isinstance(selector, type):
-        return op.affine and op.module_type is not None and issubclass(op.module_type, selector)
+        return op.affine and any(kind is not None and issubclass(kind, selector) for _, kind in op.modules)
     return bool(selector(op))
+
+
+def _matches_cell(selector: Selector, op: Operation) -> bool:
+    """The sum f c + i g of a recurrent cell written by hand follows the rule of linear operations in its place, as it
+    does inside torch's recurrent layers."""
+    if isinstance(selector, str):
+        return selector in ("affine", "linear", "recurrent") or (
+            selector not in WORDS and fnmatchcase(op.module, selector)
+        )
+    if isinstance(selector, type):
+        return op.module_type is not None and issubclass(op.module_type, selector)
+    return False
 
 
 def _describe(selector: Selector) -> str:

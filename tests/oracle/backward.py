@@ -3,7 +3,8 @@
 What each kind of node sends to its inputs:
 
     affine      what its rule says, on its dense matrix; an eval-mode batch norm, and a multiplication or addition of
-                per-channel constants, that directly follows an affine node is one affine operation with it
+                per-channel constants, that directly follows an affine node is one affine operation with it; linear
+                nodes that are added up are one, too, on the inputs of both
     activation  R unchanged
     sum         each summand's share x_i c_ij / (sum_j + eps s(sum_j)); constants keep theirs
     product     a sigmoid gate gets nothing, the signal all; two signals get half each; constants get nothing
@@ -114,11 +115,10 @@ class _Backward:
             node = self.network.nodes[index]
             if node.op == "input" or not R[index].any():
                 continue
-            chain = folded(self.network, index)
-            if chain is not None:
-                source = self.network.nodes[chain[0]].inputs[0]
-                sent = [self.affine(index, chain, value[source], R[index])]
-                sources: tuple[int, ...] = (source,)
+            starts = affine_starts(self.network, index, value)
+            if starts:
+                sources = tuple(self.network.nodes[start].inputs[0] for start in starts)
+                sent = self.affine(index, starts, value, [value[source] for source in sources], R[index])
             else:
                 x = [value[i] for i in node.inputs]
                 sent, sources = self.send(index, node, x, value[index], R[index]), node.inputs
@@ -145,12 +145,14 @@ class _Backward:
             return self.product(node, x, R)
         raise ValueError(f"no relevance is defined for {node.op!r}")
 
-    def affine(self, index: int, chain: list[int], x: Tensor, R: Tensor) -> Tensor:
-        """sum_j R_{i<-j} of the affine operation that starts at chain[0] and ends at this node."""
+    def affine(self, index: int, starts: list[int], value: list[Tensor], x: list[Tensor], R: Tensor) -> list[Tensor]:
+        """sum_j R_{i<-j} of the affine operation that ends at this node, for the input of each of its starts."""
         if index not in self.matrices:
-            self.matrices[index] = folded_matrix(self.network, chain, tuple(x.shape[1:]), tuple(R.shape[1:]))
-        rule = self.rules(chain[0], self.network.nodes[chain[0]])
-        return rule(self.matrices[index], x.flatten(), R.flatten()).sum(0)
+            self.matrices[index] = affine_matrix(self.network, index, value)
+        rule = self.rules(starts[0], self.network.nodes[starts[0]])
+        joint = torch.cat([x_k.flatten() for x_k in x])
+        sent: Tensor = rule(self.matrices[index], joint, R.flatten()).sum(0)
+        return list(sent.split([x_k.numel() for x_k in x]))
 
     def shares(self, index: int, node: Node, x: list[Tensor], y: Tensor, R: Tensor) -> list[Tensor]:
         """R_{i<-j} = x_i c_ij / (y_j + eps s(y_j)) R_j, summed over j, for each summand."""
@@ -185,20 +187,29 @@ def linear_part(node: Node, shapes: Sequence[tuple[int, ...]], k: int) -> Tensor
     return jacobian(only_k, shapes[k])[0]
 
 
-def folded(network: Network, index: int) -> list[int] | None:
-    """The nodes of the affine operation that ends at this node, the conv or linear first; None where there is none."""
+def affine_starts(network: Network, index: int, value: list[Tensor]) -> list[int]:
+    """The conv or linear nodes at which the affine operation that ends at this node starts; none if it is none.
+
+    Per-channel constants fold into a conv or linear node, and linear nodes that are added up are one operation,
+    whatever constants are added to them.
+    """
     node = network.nodes[index]
     if node.op in AFFINE:
         return [index]
-    if node.op not in (*BATCH_NORMS, "mul_constant", "add_constant"):
-        return None
-    chain = folded(network, node.inputs[0])
-    if chain is None:
-        return None
-    start = network.nodes[chain[0]]
-    if node.op not in BATCH_NORMS and not per_channel(node.tensors["constant"], start):
-        return None
-    return [*chain, index]
+    if node.op in (*BATCH_NORMS, "mul_constant", "add_constant"):
+        starts = affine_starts(network, node.inputs[0], value)
+        linear = node.op == "add_constant" and all(network.nodes[start].op == "linear" for start in starts)
+        folds = (
+            linear
+            or node.op in BATCH_NORMS
+            or all(per_channel(node.tensors["constant"], network.nodes[start]) for start in starts)
+        )
+        return starts if folds else []
+    if node.op in ("add", "sub") and len({value[i].shape for i in node.inputs}) == 1:
+        parts = [affine_starts(network, i, value) for i in node.inputs]
+        if all(part and all(network.nodes[start].op == "linear" for start in part) for part in parts):
+            return [start for part in parts for start in part]
+    return []
 
 
 def per_channel(constant: Tensor, affine: Node) -> bool:
@@ -213,23 +224,29 @@ def per_channel(constant: Tensor, affine: Node) -> bool:
     return constant.shape == (channels, *[1] * (weight.dim() - 2))
 
 
-def folded_matrix(
-    network: Network, chain: Sequence[int], shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> Dense:
-    """The dense form of an affine node followed by per-channel constants: W' = s W, b' = s b + t."""
-    start = network.nodes[chain[0]]
-    options = start.options
+def affine_matrix(network: Network, index: int, value: list[Tensor]) -> Dense:
+    """The dense form of the affine operation that ends at this node, on the inputs of its starts one after another."""
+    node = network.nodes[index]
+    if node.op in AFFINE:
+        options = node.options
 
-    def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return AFFINE[start.op](x, weight, bias, **options)
+        def function(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return AFFINE[node.op](x, weight, bias, **options)
 
-    op = dense(function, start.tensors["weight"], start.tensors.get("bias"), shape)
-    for index in chain[1:]:
-        node = network.nodes[index]
-        zeros, ones = (f(1, *output_shape, dtype=torch.float64) for f in (torch.zeros, torch.ones))
-        shift = run(node, zeros)
-        op = op.scaled((run(node, ones) - shift).flatten(), shift.flatten())
-    return op
+        shape = tuple(value[node.inputs[0]].shape[1:])
+        return dense(function, node.tensors["weight"], node.tensors.get("bias"), shape)
+    parts = [affine_matrix(network, i, value) for i in node.inputs]
+    if node.op in ("add", "sub"):
+        signs = [1.0, *[1.0 if node.op == "add" else -1.0] * (len(parts) - 1)]
+        signed = [
+            p.scaled(torch.full_like(p.bias, s), torch.zeros_like(p.bias)) for p, s in zip(parts, signs, strict=True)
+        ]
+        weight, connected = torch.cat([p.weight for p in signed], 1), torch.cat([p.connected for p in signed], 1)
+        return Dense(weight, sum((p.bias for p in signed[1:]), signed[0].bias), connected, (weight.shape[1],))
+    output_shape = tuple(value[index].shape[1:])
+    zeros, ones = (f(1, *output_shape, dtype=torch.float64) for f in (torch.zeros, torch.ones))
+    shift = run(node, zeros)
+    return parts[0].scaled((run(node, ones) - shift).flatten(), shift.flatten())
 
 
 def normaliser_matrix(node: Node, x: Tensor) -> Tensor:

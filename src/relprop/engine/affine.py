@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.linear_map import Contraction, Convolution, LinearMap, Matrix, Padded
+from relprop.engine.linear_map import Contraction, Convolution, LinearMap, Matrix, Padded, Permuted
 from relprop.engine.operation import Kept, Operation, inner
 from relprop.engine.path import bounds_at, live_mask, relevance_path
 from relprop.engine.registry import operation
@@ -18,6 +18,9 @@ from relprop.engine.trace import Trace
 from relprop.engine.weights import Folded
 from relprop.errors import InvalidInput
 from relprop.rules.base import stabiliser
+
+if TYPE_CHECKING:
+    from relprop.engine.joint import Term
 
 
 @dataclass(eq=False)
@@ -34,6 +37,8 @@ class Affine:
     x: Kept
 
     def __post_init__(self) -> None:
+        # Of a joint operation: its summands.
+        self.terms: tuple[Term, ...] = ()
         self._nonnegative: bool | None = None
         self._prepared = self.trace.prepared
         self._folded: Folded | None = None
@@ -42,6 +47,7 @@ class Affine:
     def release(self) -> None:
         """Let go of all values. The live tensor may since have been overwritten with what this operation made."""
         self.op.z = None
+        self.terms = ()
         for name in ("source", "x", "trace"):
             self.__dict__.pop(name, None)
 
@@ -117,7 +123,7 @@ class Affine:
 
     def redistribute(self, v: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """(v at the input, R at the input): one of the two, as the rule gives it."""
-        if self.op.z is None and not bool(v.any()):
+        if (self.op.z is None or self.op.index not in self.op.run.rules) and not bool(v.any()):
             # Nothing used this output but an operation that it was folded into; autograd may still bring zeros.
             return None, None
         x, z = self.x.value, self.op.output().value
@@ -192,14 +198,24 @@ def affine(
 
 
 def foldable(call: Call, tensor: Tensor) -> Affine | None:
-    """The affine operation that made this tensor, if it did so directly."""
+    """The affine operation that made this tensor, if it did so directly or but for the order of the axes."""
     node = call.trace.node(tensor)
-    if node is None or not node.operation.affine:
+    if node is None:
         return None
-    record = call.trace.affine.get(node.operation.index)
-    if record is None or call.trace.node(record.source) is not node.operation.sources[0]:
+    op, dims = node.operation, tuple(range(tensor.dim()))
+    while op.permutation is not None:
+        dims = tuple(op.permutation[d] for d in dims)
+        op = op.sources[0].operation
+    record = call.trace.affine.get(op.index)
+    if record is None or call.trace.node(record.source) is not op.sources[0]:
         return None
-    return record
+    if dims == tuple(range(len(dims))):
+        return record
+    linear = Permuted(record.linear, dims)
+    constant = record.constant
+    if constant is not None and constant.dim() > 0:
+        constant = _along(constant.reshape(-1), linear.channel_axis)
+    return replace(record, linear=linear, constant=constant)
 
 
 def per_channel(record: Affine, tensor: Tensor, constant: Any) -> Tensor | None:

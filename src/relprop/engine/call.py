@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # In-place calls that change the form of their target, and no value.
 _RESHAPED = {"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "requires_grad"}
 
+_SQUASHES = {"sigmoid", "hardsigmoid", "softmax", "log_softmax"}
+
 # Element by element, as long as one argument is a constant.
 _POINTWISE = {"add", "sub", "rsub", "neg", "mul", "div"}
 
@@ -118,6 +120,7 @@ class Call:
             node = Node(op, role, tuple(tensor.shape), tensor.device)
             if len(op.sources) == 1 and (op.kind == "activation" or op.name in _POINTWISE):
                 node.function_of = op.sources[0].function_of or op.sources[0]
+                node.activated = op.kind == "activation" or op.sources[0].activated
             if paths is not None:
                 paths.attach(node, tensor, i)
             self.trace._register(op, tensor, node)
@@ -238,7 +241,8 @@ class Call:
             return
         node = self.trace.node(target)
         # What arrives at a view comes by way of its base, past the view itself and past what was hooked to it.
-        self.functional = self.trace.report or target._is_view()
+        # And what comes before a final sigmoid must outlive it.
+        self.functional = self.trace.report or target._is_view() or self.name in _SQUASHES
         if node is not None and self.functional:
             copy = target.clone()
             self.trace._register(node.operation, copy, node)

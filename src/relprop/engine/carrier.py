@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
+from relprop.engine.joint import remember_part
 from relprop.engine.registry import kind, operation
 from relprop.errors import TrainingMode
 
@@ -26,14 +27,21 @@ FUNCTIONS = """
     native_channel_shuffle
     clone contiguous alias lift_fresh positive copy conj resolve_conj conj_physical resolve_neg real
     to type type_as float double half bfloat16 _to_copy cpu cuda requires_grad
-    _pack_padded_sequence _pad_packed_sequence
+    _pack_padded_sequence _pad_packed_sequence pad_sequence
     where masked_fill fill zero index_fill index_copy slice_scatter select_scatter diagonal_scatter as_strided_scatter
 """
+CONVERSIONS = {"to", "type", "type_as", "float", "double", "half", "bfloat16", "contiguous", "cpu", "cuda"}
+PERMUTATIONS = {
+    "permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous", "clone", "adjoint",
+    "numpy_T", "mT", "get T", "get mT",
+}  # fmt: skip
 PROPERTIES = ("get T", "get mT", "get H", "get mH", "get real")
 
 
 @kind("carrier", *FUNCTIONS.split(), *PROPERTIES)
 def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
+    if call.name in CONVERSIONS and call.live(call.args[0]) and call.run() is call.args[0]:
+        return call.args[0]  # it has that type and place already
     # A carrier keeps a role: a gate reshaped is a gate.
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
     if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):
@@ -42,7 +50,19 @@ def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
     out = call.native("carrier", moves=True, role=role, remainder="constant")
     if len(live) == 1:
         call.carry_unsquashed(out)
+        remember_part(call, out)
+        op = call.node(out).operation if call.name in PERMUTATIONS else None
+        if op is not None and (live[0].operation.affine or live[0].operation.permutation):
+            op.permutation = _permutation(call, len(live[0].shape))
     return out
+
+
+def _permutation(call: Call, axes: int) -> tuple[int, ...]:
+    """Which of its argument's axes each axis of the result is."""
+    if call.name in ("contiguous", "clone"):
+        return tuple(range(axes))
+    probe = torch.empty(tuple(range(1, axes + 1)), device="meta")
+    return tuple(size - 1 for size in call.func(probe, *call.args[1:], **call.kwargs).shape)
 
 
 @operation("detach", "get data", "detach_copy", kind="carrier")

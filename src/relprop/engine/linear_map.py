@@ -171,6 +171,36 @@ class Padded:
 
 
 @dataclass(frozen=True)
+class Permuted:
+    """A linear map whose output's axes are put in another order, as channels-last code does."""
+
+    inner: LinearMap
+    dims: tuple[int, ...]
+
+    @property
+    def channel_axis(self) -> int | None:
+        axis = self.inner.channel_axis
+        return None if axis is None else self.dims.index(axis % len(self.dims)) - len(self.dims)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.inner.forward(x, weight).permute(self.dims)
+
+    def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        back = sorted(range(len(self.dims)), key=self.dims.__getitem__)
+        return self.inner.backward(s.permute(back), weight, x)
+
+    def scaled(self, weight: Tensor, scale: Tensor) -> Tensor:
+        return self.inner.scaled(weight, scale)
+
+    def one_sample(self, x: Tensor) -> Tensor:
+        return self.inner.one_sample(x)
+
+    @property
+    def connections(self) -> LinearMap:
+        return Permuted(self.inner.connections, self.dims)
+
+
+@dataclass(frozen=True)
 class Contraction:
     """Any other product linear in x and in W, such as an einsum or a constant matrix on the left."""
 

@@ -57,11 +57,29 @@ def einsum(call: Call, equation: str, *operands: Any, **kwargs: Any) -> Tensor:
         call.refuse("an einsum of more than two tensors; write it as several einsums of two")
         return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
     x, w = tensors[live[0]], tensors[1 - live[0]]
+    columns = _matrix_in(equation, live[0])
+    if columns is not None:
+        weight = call.trace.prepared.transposed(w) if columns == "first" else w
+        return affine(call, "linear", Matrix(), x, weight, None, None, call.run)
 
     def product(x: Tensor, w: Tensor) -> Tensor:
         return torch.einsum(equation, *((x, w) if live[0] == 0 else (w, x)))
 
     return affine(call, "linear", Contraction(product), x, w, None, None, call.run)
+
+
+def _matrix_in(equation: str, live: int) -> str | None:
+    """Which axis of the constant factor the equation sums over ("first" or "last"), if it is x W or x W^T over x's last
+    axis; else None."""
+    left, _, result = equation.replace(" ", "").partition("->")
+    operands = left.split(",")
+    x, w = operands[live], operands[1 - live]
+    if len(w) != 2 or not w.isalpha() or not x or not result or x[:-1] != result[:-1] or "." in w:
+        return None
+    inner, outer = x[-1], result[-1]
+    if inner == outer or inner in x[:-1] or outer in x:
+        return None
+    return {inner + outer: "first", outer + inner: "last"}.get(w)
 
 
 def _product(call: Call, input: Tensor, other: Tensor) -> Tensor:

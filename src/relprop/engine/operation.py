@@ -94,6 +94,12 @@ class Operation:
     # The function's one name for all its spellings.
     name: str = ""
     watchers: list[Callable[[Tensor], None]] = field(default_factory=list)
+    # The order in which a carrier puts its one source's axes, if that is all it does.
+    permutation: tuple[int, ...] | None = None
+    # Whether it adds up products of gates and signals, as a recurrent cell does.
+    cell: bool = False
+    # Of a joint operation: the modules of its other summands.
+    other_modules: list[tuple[str, type | None]] = field(default_factory=list)
 
     @property
     def depth(self) -> int:
@@ -101,6 +107,11 @@ class Operation:
 
     def __post_init__(self) -> None:
         self._depth = max((node.operation.depth for node in self.sources), default=0) + int(self.affine)
+
+    @property
+    def modules(self) -> list[tuple[str, type | None]]:
+        """(dotted name, type) of the modules it belongs to: one, but for joint operations."""
+        return [(self.module, self.module_type), *self.other_modules]
 
     @property
     def first(self) -> bool:
@@ -131,18 +142,25 @@ class Node:
     once a constant is added), "plus three" (x + 3: a gate once relu6 is taken, the hard sigmoid by hand) or None.
     path: its relevance path, where one was asked for. replay: how to compute it again, near the input.
     unsquashed: the tensor before a final softmax or sigmoid, as far as this one only rearranges what came out of it.
+    part: how to take it from a linear operation's output, if it is a part of one; gated: (gate, signal's node) if it is
+    a gate times (a part of) a linear operation's output, (product, None) if it is a gate times a constant.
     """
 
     operation: Operation
     role: str | None = None
     shape: tuple[int, ...] = ()
     device: torch.device | None = None
-    # The node of which this one is a function, element by element, as far as that is known.
+    # The node of which this one is a function, element by element, as far as that is known; whether an activation is
+    # part of that function.
     function_of: Node | None = None
+    activated: bool = False
     consumers: int = 0
     path: Tensor | None = None
     replay: Replay | None = None
     unsquashed: Tensor | None = None
+    part: Replay | None = None
+    gate_times_signal: bool = False
+    gated: tuple[Kept, Node | None] | None = None
 
     @property
     def role_after_activation(self) -> str | None:

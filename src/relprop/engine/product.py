@@ -10,7 +10,8 @@ from torch import Tensor
 from relprop.engine.activation import pointwise
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.call import Call, on_gradient
-from relprop.engine.operation import Operation, inner, map_tensors
+from relprop.engine.joint import remember_gate
+from relprop.engine.operation import Node, Operation, inner, map_tensors
 from relprop.engine.registry import operation
 from relprop.errors import InvalidRule
 from relprop.rules import ProductRule
@@ -73,7 +74,10 @@ def _scaled(call: Call, tensor: Tensor, constant: Any, inverse: bool) -> Any:
         if scale is not None:
             scale = 1 / scale if inverse else scale
             return fold(call, record, tensor, scale, None, lambda: cast(Tensor, call.run()))
-    return call.native("product", role=call.node(tensor).role, passes=(tensor,))
+    out = call.native("product", role=call.node(tensor).role, passes=(tensor,))
+    if call.name == "mul" and call.node(tensor).role == "gate" and isinstance(constant, Tensor):
+        remember_gate(call, tensor, constant, out)
+    return out
 
 
 def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
@@ -82,19 +86,27 @@ def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
     elementwise = call.name == "mul"
     if elementwise and role_a is None and role_b is None:
         # x f(x), as in x relu6(x + 3) / 6, is an activation of x, whose factor f(x) is a gate.
-        role_a = "gate" if call.node(a).function_of is call.node(b) else None
-        role_b = "gate" if call.node(b).function_of is call.node(a) else None
+        role_a = "gate" if _activates(call.node(a), call.node(b)) else None
+        role_b = "gate" if _activates(call.node(b), call.node(a)) else None
     if role_a != role_b:
         for weight, signal, role in ((a, b, role_a), (b, a, role_b)):
             if role == "attention" or (role == "gate" and call.trace.gates):
                 return _weighed(call, weight, signal, role)
             if role in SCALES:
-                return call.native("product", _replaced(call, weight), passes=(signal,) if elementwise else ())
+                out = call.native("product", _replaced(call, weight), passes=(signal,) if elementwise else ())
+                if role == "gate" and elementwise:
+                    remember_gate(call, weight, signal, out)
+                return out
     # Element by element each factor takes half, whatever its value; a matrix product has no such correspondence.
     passes = (a, b) if elementwise else ()
     out = call.native("product", role=role_a if role_a == role_b and role_a in SCALES else None, passes=passes)
     on_gradient(out, _half)
     return out
+
+
+def _activates(factor: Node, signal: Node) -> bool:
+    """Whether the factor is f(signal), element by element, with an activation in f."""
+    return factor.function_of is signal and factor.activated
 
 
 def _weighed(call: Call, weight: Tensor, signal: Tensor, role: str) -> Any:
@@ -122,6 +134,7 @@ def _weighed(call: Call, weight: Tensor, signal: Tensor, role: str) -> Any:
     args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
     call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
     out = call.native(role, args, measured=True)
+    call.node(out).gate_times_signal = role == "gate" and call.name == "mul"
     made.append(call.node(out).operation)
     return out
 

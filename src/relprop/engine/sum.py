@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.call import Call
+from relprop.engine.joint import join
 from relprop.engine.operation import map_tensors
 from relprop.engine.registry import kind, operation
 
@@ -43,7 +44,11 @@ def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> An
     if third:  # add(input, alpha, other), which torch still takes
         alpha, other = other, third[0]
     if call.live(input) and call.live(other):
-        return call.native("sum", stabilised=True)
+        joint = _joint(call, input, other, alpha)
+        if joint is not None:
+            return joint
+        cell = _cell(call, input, other)
+        return call.native("sum", stabilised=True) if cell is None else cell
     tensor, constant = (input, other) if call.live(input) else (other, input)
     record = foldable(call, tensor)
     role = _role_of_sum(call.node(tensor).role, constant)
@@ -56,15 +61,41 @@ def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> An
             call.node(out).role = role
             return out
     node = call.node(tensor)
+    joint = _joint(call, input, other, alpha)
+    if joint is not None:
+        return joint
     # A constant shift in front of the first affine operation normalises the input: rules that give relevance itself
     # see through it. Divided by x - mean, relevance would explode where x is near the mean.
     passes = (tensor,) if node.operation.depth == 0 else ()
     return call.native("sum", stabilised=True, role=role, remainder="bias", passes=passes)
 
 
+def _cell(call: Call, input: Tensor, other: Tensor) -> Any:
+    """f c + i g, as recurrent cells have it; where c is a constant, the gate f gets nothing for it."""
+    nodes = call.node(input), call.node(other)
+    if not all(node.gate_times_signal for node in nodes):
+        return None
+    constant = [node.gated is not None and node.gated[1] is None for node in nodes]
+    if all(constant) or (call.inplace and constant[0]):
+        return None
+    args = tuple(t.detach() if alone else t for t, alone in zip((input, other), constant, strict=True))
+    out = call.native("sum", (*args, *call.args[2:]), stabilised=True, remainder="constant")
+    call.node(out).operation.cell = True
+    return out
+
+
+def _joint(call: Call, input: Any, other: Any, alpha: float) -> Tensor | None:
+    """One linear operation, where both summands belong to one."""
+    if alpha != 1:
+        return None
+    if call.name == "rsub":
+        input, other = other, input
+    return join(call, input, other, 1 if call.name == "add" else -1)
+
+
 def _role_of_sum(role: str | None, constant: Any) -> str | None:
     """The role of a tensor plus a constant: 1 + tanh(x) is a gate, and x + 3 will be one when clamped to 0 ... 6."""
-    number = float(constant) if torch.as_tensor(constant).numel() == 1 else None
+    number = float(torch.as_tensor(constant).detach()) if torch.as_tensor(constant).numel() == 1 else None
     if role == "squash":
         return None if number is None else "gate"
     return "plus three" if role is None and number == 3 else role
@@ -85,7 +116,7 @@ def _shape(constant: Any) -> tuple[int, ...]:
 
 
 def _addcmul(c: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-    return c + value * (a * b)
+    return c + (a * b if value == 1 else value * (a * b))
 
 
 def _addcdiv(c: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:

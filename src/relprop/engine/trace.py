@@ -23,6 +23,7 @@ from relprop.engine.call import Call, on_gradient
 from relprop.engine.operation import Kept, Node, Operation, Run, map_tensors, tensors_in
 from relprop.engine.path import path_past
 from relprop.engine.registry import REGISTRY
+from relprop.engine.tokens import CASTS, Tokens
 from relprop.engine.weights import PreparedWeights
 from relprop.errors import UnsupportedFunction
 
@@ -72,12 +73,14 @@ class Unsupported:
 
 @dataclass(eq=False)
 class Input:
-    """One tensor that relevance is reported for. `leaf` collects it; for token ids there is a leaf per embedding."""
+    """One tensor that relevance is reported for. `leaf` collects it; for token ids there is a leaf per embedding, and
+    the places in the input that its rows come from (see Tokens)."""
 
     key: Any
     tensor: Tensor
     leaves: list[Tensor] = field(default_factory=list)
     tokens: bool = False
+    places: list[Tensor] = field(default_factory=list)
 
 
 class Trace(TorchFunctionMode):
@@ -110,11 +113,12 @@ class Trace(TorchFunctionMode):
         self.notes: dict[str, None] = {}
         self.affine: dict[int, Affine] = {}
         self.recurrent: list[Layer] = []
+        self.derived_weights: dict[tuple[object, ...], tuple[Tensor, tuple[Tensor, ...]]] = {}
         self.nodes: dict[tuple[Any, int], Node] = {}
         self._known: dict[Any, list[Node]] = {}
         self._foreign: dict[tuple[Any, int], Node | None] = {}
         self._kept: dict[int, list[weakref.ref[Kept]]] = {}
-        self._tokens: list[tuple[Tensor, Input]] = []
+        self._tokens: list[tuple[Tokens, Input]] = []
         self._decomposing: list[Any] = []
 
     # ---- inputs
@@ -126,13 +130,21 @@ class Trace(TorchFunctionMode):
         if x.is_floating_point():
             return self._entry(x, given)
         token = x.detach().clone()
-        self._tokens.append((token, given))
+        self._tokens.append((Tokens.of(token), given))
         return token
 
     def enter_embedding(self, value: Tensor, token: Tensor) -> Tensor:
         """An embedding's output, made an input: integer ids are explained there."""
-        given = next(i for t, i in self._tokens if t is token)
+        tokens, given = next((t, i) for t, i in self._tokens if t.ids is token)
         given.tokens = True
+        if tokens.places is None:
+            self.refuse(
+                "embedding",
+                self.current_module()[0],
+                "which token of the input its ids are can't be told, because a function that relprop can't follow "
+                "rearranged them. Rearrange the embedding's output instead",
+            )
+        given.places.append(torch.zeros(token.shape, dtype=torch.int64) if tokens.places is None else tokens.places)
         return self._entry(value, given)
 
     def _entry(self, x: Tensor, given: Input) -> Tensor:
@@ -320,17 +332,18 @@ class Trace(TorchFunctionMode):
         self, func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """A call none of whose tensors depends on a floating-point input."""
-        tokens = [(t, i) for t, i in self._tokens if any(t is arg for arg in tensors)]
-        if tokens and name == "embedding":
+        tokens = [(t, i) for t, i in self._tokens if any(t.ids is arg for arg in tensors)]
+        if tokens and name in ("embedding", "embedding_bag"):
             call = Call(self, func, name, False, args, kwargs)
             if isinstance(func, FunctionType):
                 return self._decompose(func, call)
             return REGISTRY[name].handler(call, *args, **kwargs)
         with torch.no_grad():
             out = func(*args, **kwargs)
-        for result in tensors_in(out) if tokens else ():
-            if not result.is_floating_point() and result.dtype != torch.bool:
-                self._tokens.append((result, tokens[0][1]))
+        if tokens and (name in CASTS or not any(t.is_floating_point() for t in tensors_in(out))):
+            (first, given), entry = tokens[0], REGISTRY.get(name)
+            carrier = entry is not None and entry.kind == "carrier" and name not in CASTS
+            self._tokens += [(made, given) for made in first.after(func, carrier, args, kwargs, out)]
         return out
 
     def _decompose(self, func: FunctionType, call: Call) -> Any:
@@ -395,7 +408,15 @@ class Trace(TorchFunctionMode):
             record.release()
         for layer in self.recurrent:
             layer.release()
-        for store in (self.affine, self.recurrent, self.nodes, self._known, self._foreign, self._kept):
+        for store in (
+            self.affine,
+            self.recurrent,
+            self.derived_weights,
+            self.nodes,
+            self._known,
+            self._foreign,
+            self._kept,
+        ):
             store.clear()
         self._tokens.clear()
         self.inputs.clear()

@@ -66,28 +66,26 @@ class GRU:
 
     def general(self, sharing: Sharing, d: Direction, s: States, values: Values, c_before: Tensor, r: Back) -> Back:
         """Step by step, for any rules."""
-        candidate, gates = d.gates(CANDIDATE), d.gates(RESET, UPDATE)
-        e = values.x.shape[1]
+        gates, candidate = d.gates(RESET, UPDATE), d.gates(CANDIDATE)
+        size, e = values.h.shape[1], values.x.shape[1]
+        # A gate that takes a share of r (U h + b') is one more summand of the candidate's pre-activation.
+        weight = torch.cat([candidate.joint, torch.eye(size).to(candidate.joint)], 1)
         given = torch.empty_like(values.x)
         for rows, n in sharing.layer.steps.backward(d.reverse):
-            reset, z, new, a, x, before = (t[rows] for t in (s.r, s.z, s.n, s.a, values.x, values.h))
+            reset, z, new, a_h, x, before = (t[rows] for t in (s.r, s.z, s.n, s.a_h, values.x, values.h))
             r_new, r_old = sharing.sum(r.h[:n] + r.rows[rows], values.out[rows], (1 - z) * new, z * before)
-            if not sharing.to_gates:
-                xh = torch.cat([x, before], -1)
-                linear = Gated((None, reset), (e, before.shape[1]))
-                out, r_xh = sharing.affine(r_new, a, xh, candidate.joint, _bias(candidate, reset), linear)
-                given[rows], r.h[:n] = out[:, :e], r_old + r_xh[:, e:]
-                continue
             r_keep, r_n = sharing.product(r_new, 1 - z, new)
             r_z, r_before = sharing.product(r_old, z, before)
-            r_z = r_z - z * share(r_keep, 1 - z, sharing.eps, 0.0)  # 1 - z: the 1 takes its share, like a bias
-            r_ax, r_ah = sharing.sum(r_n, a, s.a_x[rows], reset * s.a_h[rows])
-            r_reset, r_ah = sharing.product(r_ah, reset, s.a_h[rows])
-            out_x = sharing.affine(r_ax, s.a_x[rows], x, candidate.w_x, candidate.b_x)[0]
-            r_h = sharing.affine(r_ah, s.a_h[rows], before, candidate.w_h, candidate.b_h)[1]
-            xh, r_gates = torch.cat([x, before], -1), torch.cat([r_reset, r_z], -1)
-            out, r_xh = sharing.affine(r_gates, s.a_gates[rows], xh, gates.joint, gates.bias)
-            given[rows], r.h[:n] = out_x + out[:, :e], r_before + r_h + r_xh[:, e:]
+            of_reset, of_signal = sharing.shares(reset, a_h)
+            linear = Gated((None, of_signal * reset, None), (e, size, size))
+            inputs, bias = torch.cat([x, before, of_reset * reset * a_h], -1), _bias(candidate, of_signal * reset)
+            out, r_in = sharing.affine(r_n, s.a[rows], inputs, weight, bias, linear, extra=size)
+            given[rows], r.h[:n] = out[:, :e], r_before + r_in[:, e : e + size]
+            if sharing.to_gates:
+                r_gates = torch.cat([r_in[:, e + size :], r_keep + r_z], -1)
+                out, r_in = sharing.affine(r_gates, s.a_gates[rows], inputs[:, : e + size], gates.joint, gates.bias)
+                given[rows] += out[:, :e]
+                r.h[:n] += r_in[:, e:]
         return Back(given, r.h, r.c)
 
 

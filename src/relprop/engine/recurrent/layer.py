@@ -83,7 +83,7 @@ class Layer:
         rows = torch.zeros_like(out) if rows is None else rows
         c = torch.zeros_like(self.last_c.value) if c is None else c
         h = torch.zeros_like(self.h0.value)
-        return Ends(rows.to(self.dtype).reshape(-1, out.shape[-1]), h.to(self.dtype), c.to(self.dtype, copy=True))
+        return Ends(rows.to(self.dtype).reshape(-1, out.shape[-1]), h.to(self.dtype), c.to(self.dtype))
 
     def note(self, cause: str, part: Tensor | None, v: Tensor) -> None:
         """Enter part * v, a share that no input gets, in the conservation report (if one is made)."""
@@ -123,9 +123,9 @@ class Layer:
         return rule, gate
 
     def _of(self, ends: Ends, k: int) -> Back:
-        """The part of one direction."""
+        """The part of one direction; what arrived at the states is added to on the way."""
         p = ends.h.shape[-1]
-        return Back(ends.rows[:, k * p : (k + 1) * p], ends.h[k], ends.c[k])
+        return Back(ends.rows[:, k * p : (k + 1) * p], ends.h[k].clone(), ends.c[k].clone())
 
     def _values(self, k: int) -> tuple[Direction, Values, Any]:
         """One direction's parameters, its values in rows, and what its cell computed there."""

@@ -22,10 +22,14 @@ _ALMOST_ZERO = {torch.float32: 1e-25, torch.float64: 1e-200}
 
 
 class _Step(Affine):
-    """The linear operation of one time step."""
+    """The linear operation of one time step; the last `extra` columns of its input are no units below it."""
+
+    extra = 0
 
     def ones(self) -> Tensor:
-        return torch.ones_like(self.x.value)
+        ones = torch.ones_like(self.x.value)
+        ones[:, ones.shape[1] - self.extra :] = 0
+        return ones
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,15 @@ class Sharing:
             rest = spread.sum(-1, keepdim=True) / (len(parts) * whole.shape[-1])
         return [part * s + rest for part in parts]
 
+    def shares(self, gate: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
+        """(share of the gate, share of the signal) in their product, shaped like them."""
+        of_gate, of_signal = self.gate.shares(gate, signal)
+        return torch.as_tensor(of_gate).to(gate).expand_as(gate), torch.as_tensor(of_signal).to(gate).expand_as(signal)
+
     def product(self, relevance: Tensor, gate: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
         """(R of the gate, R of the signal)."""
-        if self.gate.elementwise or self.to_gates:
-            of_gate, of_signal = self.gate.shares(gate, signal)
-            return relevance * of_gate, relevance * of_signal
-        return torch.zeros_like(relevance), relevance
+        of_gate, of_signal = self.gate.shares(gate, signal)
+        return relevance * of_gate, relevance * of_signal
 
     def affine(
         self,
@@ -69,10 +76,13 @@ class Sharing:
         weight: Tensor,
         bias: Tensor | None,
         linear: LinearMap | None = None,
+        *,
+        extra: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """(what the rule gives at x, v or R; R at x) for a = W x + b."""
+        """(what the rule gives at x, v or R; R at x) for a = W x + b. extra: see _Step."""
         layer = self.layer
         step = _Step(layer.op, layer.trace, Matrix() if linear is None else linear, x, weight, None, bias, Kept(x))
+        step.extra = extra
         a = torch.where(a == 0, _ALMOST_ZERO[a.dtype], a)
         given = self.rule.redistribute(step, x, a, relevance / a)
         return given, given * x if self.rule.proportional else given
