@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from relprop.attribution import Attribution
 from relprop.conservation import OperationFlow
 from relprop.engine.trace import Trace
 from relprop.engine.weights import PreparedWeights
-from relprop.errors import InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
+from relprop.errors import InvalidInput, InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
 from relprop.inputs import Inputs, checked_bounds, checked_inputs, checked_labels, require_within
 from relprop.models import module_names, prepare, refuse_training
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.report import Report
 from relprop.rulemap import RuleMap
 from relprop.rules import Rule
-from relprop.session import Seed, Session, Start, flow_of
+from relprop.session import Seed, Session, Start, detached, flow_of, released_buffers, structured
 from relprop.targets import Target
+
+if TYPE_CHECKING:
+    from relprop.methods import Method
 
 
 def explain(
@@ -32,18 +33,22 @@ def explain(
     *,
     targets: Sequence[Target] | None = None,
     rules: Rules = "auto",
+    method: str | Method = "lrp",
     bounds: Bounds | None = None,
     seed: Seed = "score",
     layers: Sequence[str] = (),
     labels: Sequence[str] | None = None,
 ) -> Any:
-    """Redistribute a model's score onto its input by Layer-wise Relevance Propagation.
+    """Redistribute a model's score onto its input by Layer-wise Relevance Propagation, or explain it otherwise.
 
     model: any PyTorch model in evaluation mode, or a function of tensors; it is not changed.
     x: the input, shape (batch, ...); a tuple for positional, a dict for named inputs.
     target: None (each sample's highest score), a class index or name, one per sample, or a function from the model's
         output to one score per sample, shape (batch,). targets=[...]: several, from one forward pass.
     rules: a preset's name, a rule, a RuleMap; "auto" decides from the model's operations.
+    method: "lrp"; or, to compare with, "gradient", "gradient_x_input", "integrated_gradients", "smoothgrad",
+        "guided_backprop", "deconvnet", "occlusion", and by Captum "lime", "grad_cam", "deeplift", "kernel_shap"; with
+        options of its own as relprop.methods.IntegratedGradients(steps=100). rules, seed and layers are LRP's.
     bounds: (low, high), the range of valid inputs: numbers, or tensors of shape (channels, 1, 1).
     seed: "score", or the relevance to start from, a tensor shaped like the model's output.
     layers: names of modules whose output's relevance is wanted too.
@@ -51,7 +56,7 @@ def explain(
 
     Returns an Attribution, or a list of them for targets=[...]. Raises children of relprop.errors.RelpropError.
     """
-    explainer = Explainer(model, rules, bounds=bounds, labels=labels)
+    explainer = Explainer(model, rules, method=method, bounds=bounds, labels=labels)
     return explainer(x, target, targets=targets, seed=seed, layers=layers)
 
 
@@ -81,6 +86,7 @@ class Explainer:
         model: Callable[..., Any],
         rules: Rules = "auto",
         *,
+        method: str | Method = "lrp",
         bounds: Bounds | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
@@ -90,6 +96,11 @@ class Explainer:
         self.labels = _labels_of(self.model) if labels is None else checked_labels(labels)
         self._prepared = PreparedWeights()
         self._map = rule_map(rules, self.bounds)
+        self.method = _method_of(method)
+        if self.method is not None and rules != "auto":
+            raise InvalidRule(
+                f"rules are LRP's: leave rules= away with method={self.method.name!r}, or take method='lrp'"
+            )
 
     def __call__(
         self,
@@ -109,24 +120,52 @@ class Explainer:
             raise InvalidTarget(f"targets: got {targets!r}, expected a list such as [3, 5]; for one, write target=")
         if not isinstance(seed, str) and (target is not None or targets is not None):
             raise InvalidTarget("give a target, whose score is explained, or a seed to start from, not both")
+        if self.method is not None:
+            self._require_lrp(self.method, seed, layers)
+            of_each = [self._by_method(self.method, x, each) for each in ([target] if targets is None else targets)]
+            return of_each[0] if targets is None else of_each
         wanted = [target] if targets is None else list(targets)
         found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers)]
         return found[0] if targets is None else found
 
     def compare(
-        self, x: Inputs, rules: Sequence[Rules], target: Target = None, *, layers: Sequence[str] = ()
+        self,
+        x: Inputs,
+        rules: Sequence[Rules] = (),
+        target: Target = None,
+        *,
+        methods: Sequence[str | Method] = (),
+        layers: Sequence[str] = (),
     ) -> dict[str, Attribution]:
-        """Several rule maps from one forward pass: {name of the preset or rule map: Attribution}."""
+        """Several explanations of the same score: {name of the preset, rule map or method: Attribution}.
+
+        rules: rule maps of LRP, which share one forward pass. methods: as `method` of `explain`; "lrp" stands for this
+        explainer's own rules. layers: for the rule maps.
+        """
         if isinstance(rules, (str, Rule, RuleMap)):
             raise InvalidRule(f"compare: got {rules!r}, expected a list such as ['epsilon', 'epsilon-plus']")
-        maps = [rule_map(r, self.bounds) for r in rules]
-        row = self._explain(x, [target], maps, "score", layers)[0]
-        names = [r if isinstance(r, str) else str(m) for r, m in zip(rules, maps, strict=True)]
-        return dict(zip(names, row, strict=True))
+        if isinstance(methods, str) or not isinstance(methods, Sequence):
+            raise InvalidInput(f"compare: got methods={methods!r}, expected a list such as ['lrp', 'gradient']")
+        if not rules and not methods:
+            raise InvalidInput("compare: give rules=['epsilon', ...], methods=['lrp', 'gradient', ...], or both")
+        found: dict[str, Attribution] = {}
+        chosen = [_method_of(each) for each in methods]
+        if rules:
+            maps = [rule_map(r, self.bounds) for r in rules]
+            row = self._explain(x, [target], maps, "score", layers)[0]
+            names = [r if isinstance(r, str) else str(m) for r, m in zip(rules, maps, strict=True)]
+            found.update(zip(names, row, strict=True))
+        for given, method in zip(methods, chosen, strict=True):
+            name = given if isinstance(given, str) else str(given)
+            if method is None:
+                found[name] = self._explain(x, [target], [self._map], "score", ())[0][0]
+            else:
+                found[name] = self._by_method(method, x, target)
+        return found
 
     def check(self, x: Inputs, target: Target = None) -> Report:
         """As relprop.check, for this explainer's model and rules."""
-        with self._trace(x, [self._map], report=True) as session:
+        with self._recorded(x, [self._map], report=True) as session:
             if session.trace.unsupported:
                 return self._unsupported(session)
             try:
@@ -157,7 +196,7 @@ class Explainer:
     ) -> list[list[Attribution]]:
         """Attributions by target and rule map, from one forward pass."""
         found = []
-        with self._trace(x, maps, layers=layers) as session:
+        with self._recorded(x, maps, layers=layers) as session:
             session.trace.raise_unsupported()
             starts = [session.start(target, seed, self.labels) for target in targets]
             for i, (start, target) in enumerate(zip(starts, targets, strict=True)):
@@ -183,7 +222,7 @@ class Explainer:
 
         def flows_again() -> tuple[OperationFlow, ...]:
             """The explanation once more, with figures for every operation: paid for only when looked at."""
-            with self._trace(x, [chosen], report=True) as again:
+            with self._recorded(x, [chosen], report=True) as again:
                 restart = again.start(target, seed, self.labels)
                 if not torch.equal(restart.score, score):
                     raise RelpropError(
@@ -197,7 +236,7 @@ class Explainer:
             relevance=session.structured(relevance),
             score=score,
             target=start.index,
-            output=_detached(session.output),
+            output=detached(session.output),
             inputs=session.structured([given.tensor.detach() for given in session.used]),
             rules=name,
             labels=self.labels,
@@ -206,22 +245,72 @@ class Explainer:
             trace_flow=flows_again,
         )
 
-    @contextlib.contextmanager
-    def _trace(
-        self, x: Inputs, maps: Sequence[RuleMap | None], *, report: bool = False, layers: Sequence[str] = ()
-    ) -> Iterator[Session]:
-        """A recorded forward pass, whose graph is let go of at the end."""
+    def _by_method(self, method: Method, x: Inputs, target: Target) -> Attribution:
+        """An Attribution by another method than LRP."""
+        from relprop.methods.evaluation import Evaluation
+
+        checked = self._checked(x)
+        evaluation = Evaluation(self.model, self._session, checked, target, self.labels)
+        relevance = method.explain(evaluation)
+        facts = evaluation.facts
+        keys = [used.key for used in facts.used]
+        return Attribution(
+            relevance=structured(checked, keys, relevance),
+            score=facts.score,
+            target=facts.index,
+            output=facts.output,
+            inputs=structured(checked, keys, facts.inputs),
+            rules=str(method),
+            labels=self.labels,
+            notes=tuple(evaluation.notes),
+        )
+
+    @staticmethod
+    def _require_lrp(method: Method, seed: Seed, layers: Sequence[str]) -> None:
+        if not isinstance(seed, str) or seed != "score":
+            raise InvalidTarget(
+                f"only LRP starts from a seed. With method={method.name!r} give a target, such as "
+                "target=lambda output: (seed * output).sum(1)"
+            )
+        if layers:
+            raise InvalidInput(f"only LRP explains layers; leave layers= away with method={method.name!r}")
+
+    def _checked(self, x: Inputs) -> Inputs:
+        """The inputs, if they and the model can be explained."""
         refuse_training(self.model)
         checked = checked_inputs(x)
         require_within(checked, self.bounds)
+        return checked
+
+    @contextlib.contextmanager
+    def _recorded(
+        self, x: Inputs, maps: Sequence[RuleMap | None], *, report: bool = False, layers: Sequence[str] = ()
+    ) -> Iterator[Session]:
+        """A forward pass recorded for LRP under these rule maps."""
+        checked = self._checked(x)
         everywhere = any(chosen is not None and chosen.needs_paths_everywhere for chosen in maps)
         gates = any(chosen is not None and chosen.gives_to_gates for chosen in maps)
         trace = Trace(module_names(self.model), self._prepared, paths_everywhere=everywhere, gates=gates, report=report)
+        with self._session(trace, checked, layers) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def _session(self, trace: Trace, x: Inputs, layers: Sequence[str] = ()) -> Iterator[Session]:
+        """A forward pass under a trace, whose graph is let go of at the end."""
         try:
-            with torch.inference_mode(False), torch.enable_grad():
-                yield Session(self.model, trace, checked, layers)
+            with torch.inference_mode(False), torch.enable_grad(), released_buffers(self.model):
+                yield Session(self.model, trace, x, layers)
         finally:
             trace.close()
+
+
+def _method_of(method: str | Method) -> Method | None:
+    """The method that is asked for; None for LRP."""
+    if method == "lrp":
+        return None
+    from relprop.methods import method_of
+
+    return method_of(method)
 
 
 def _labels_of(model: Any) -> tuple[str, ...] | None:
@@ -233,19 +322,3 @@ def _labels_of(model: Any) -> tuple[str, ...] | None:
     if isinstance(by_id, dict):
         return tuple(str(by_id[i]) for i in sorted(by_id))
     return None
-
-
-def _detached(value: Any) -> Any:
-    """An output without its graph, in the same structure."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: _detached(getattr(value, f.name)) for f in fields(value) if f.init}
-        return replace(value, **changed)
-    if isinstance(value, dict):
-        items = {k: _detached(v) for k, v in value.items()}
-        return items if type(value) is dict else type(value)(**items)
-    if isinstance(value, (list, tuple)):
-        items_ = [_detached(v) for v in value]
-        return type(value)(*items_) if hasattr(value, "_fields") else type(value)(items_)
-    return value

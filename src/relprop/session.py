@@ -7,7 +7,7 @@ import difflib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +17,7 @@ import relprop.engine  # noqa: F401  (registers the operations)
 from relprop import targets
 from relprop.conservation import OperationFlow
 from relprop.engine.operation import Flow, Operation
+from relprop.engine.tokens import at_input
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
 from relprop.inputs import Inputs, input_name, integer_input
@@ -62,7 +63,7 @@ class Session:
                 return model(**{k: trace.enter(k, v) if isinstance(v, Tensor) else v for k, v in x.items()})
             return model(*(trace.enter(i, v) if isinstance(v, Tensor) else v for i, v in enumerate(x)))
         except RuntimeError as error:
-            if trace.inputs and not any(given.tensor.is_floating_point() for given in trace.inputs):
+            if trace.inputs and not any(given.leaves for given in trace.inputs):
                 raise integer_input(trace) from error
             mismatch = _dtype_mismatch(model, trace)
             if mismatch is not None:
@@ -134,7 +135,8 @@ class Session:
         for given in self.used:
             arrived = [torch.zeros_like(leaf) if (r := by_leaf[id(leaf)]) is None else r for leaf in given.leaves]
             if given.tokens:
-                arrived = [r.sum(-1) for r in arrived]
+                shape = given.tensor.shape
+                arrived = [at_input(r.sum(-1), places, shape) for r, places in zip(arrived, given.places, strict=True)]
             relevance.append(sum(arrived[1:], arrived[0]).detach())
         for given, r in zip(self.used, relevance, strict=True):
             if not bool(torch.isfinite(r).all()):
@@ -161,11 +163,32 @@ class Session:
 
     def structured(self, values: list[Tensor]) -> Any:
         """Values of the used inputs in the form in which the inputs were given."""
-        if isinstance(self.x, Tensor):
-            return values[0]
-        if isinstance(self.x, dict):
-            return {given.key: v for given, v in zip(self.used, values, strict=True)}
-        return tuple(values)
+        return structured(self.x, [given.key for given in self.used], values)
+
+
+def structured(x: Inputs, keys: Sequence[Any], values: Sequence[Tensor]) -> Any:
+    """Values of the inputs with these keys in the form of all inputs, x."""
+    if isinstance(x, Tensor):
+        return values[0]
+    if isinstance(x, dict):
+        return dict(zip(keys, values, strict=True))
+    return tuple(values)
+
+
+def detached(value: Any) -> Any:
+    """An output without its graph, in the same structure."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: detached(getattr(value, f.name)) for f in fields(value) if f.init}
+        return replace(value, **changed)
+    if isinstance(value, dict):
+        items = {k: detached(v) for k, v in value.items()}
+        return items if type(value) is dict else type(value)(**items)
+    if isinstance(value, (list, tuple)):
+        items_ = [detached(v) for v in value]
+        return type(value)(*items_) if hasattr(value, "_fields") else type(value)(items_)
+    return value
 
 
 def _reachable(last: Operation) -> list[Operation]:
@@ -244,6 +267,19 @@ def _collector(trace: Trace, name: str, found: dict[str, Tensor]) -> Callable[..
         node.operation.watchers.append(notify)
 
     return collect
+
+
+@contextlib.contextmanager
+def released_buffers(model: Callable[..., Any]) -> Iterator[None]:
+    """Buffers that the model itself writes to keep what it wrote, but not the graph that was recorded of it."""
+    buffers = list(model.buffers()) if isinstance(model, nn.Module) else []
+    plain = [buffer for buffer in buffers if not buffer.requires_grad]
+    try:
+        yield
+    finally:
+        for buffer in plain:
+            if buffer.requires_grad:
+                buffer.detach_()
 
 
 @contextlib.contextmanager
