@@ -327,14 +327,22 @@ class Attribution:
         return f"class {label}" if label == str(int(self.target[index])) else label
 
 
-def load(path: str | PathLike[str]) -> Attribution:
-    """Reads what `Attribution.save` wrote as .npz or .safetensors; nothing in the file is executed.
+def load(path: str | PathLike[str]) -> Any:
+    """Reads what was saved as .npz, .safetensors or, of texts, .json; nothing in the file is executed.
 
-    The tensors come back on the processor. Raises InvalidFile for a file that is missing, damaged or something else.
+    Returns an Attribution, or a TextAttribution (a list of them where several were saved). The tensors come back on the
+    processor. Raises InvalidFile for a file that is missing, damaged or something else.
     """
-    from relprop.view.archive import read
+    from relprop.view import archive, files
 
-    return read(Path(path))
+    path = Path(path)
+    suffix = path.suffix.lower()
+    of_text = suffix == ".json" or (suffix == ".npz" and "text" in files.read(path, "relprop explanation")[1])
+    if not of_text:
+        return archive.read(path)
+    from relprop.text.archive import load as load_text
+
+    return load_text(path)
 
 
 def named(members: Tensors) -> list[tuple[str, Tensor]]:

@@ -59,7 +59,7 @@ class Case:
 def photographs() -> Iterator[Case]:
     """The zoo's photographs, explained for what EfficientNet-Lite0 sees in them. Raises MissingExtra."""
     model = "efficientnet-lite0"
-    pictures, entry, explainer = zoo.photos(), zoo.entry(model), _explainer(model)
+    pictures, entry, explainer = zoo.photos(), zoo.picture_entry(model), _explainer(model)
     for name, picture in pictures.items():
         compared = explainer.compare(entry.preprocess(picture), PRESETS[model])
         seen = next(iter(compared.values())).label(0)
@@ -126,7 +126,7 @@ def _heatmap(case: Case, preset: str, attribution: Attribution) -> Picture:
 
 
 def _explainer(model: str) -> Explainer:
-    return Explainer(zoo.load(model), bounds=zoo.entry(model).bounds)
+    return Explainer(zoo.load(model), bounds=zoo.picture_entry(model).bounds)
 
 
 def _digit(x: Tensor) -> Image.Image:

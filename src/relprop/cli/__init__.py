@@ -1,4 +1,4 @@
-"""The command line: `relprop image`, `check`, `demo`, `models`, `rules`.
+"""The command line: `relprop image`, `text`, `check`, `demo`, `models`, `rules`.
 
 Nothing heavy is imported before a command runs, so that help answers at once.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from relprop import __version__
-from relprop.cli import catalogue, check, demo, image
+from relprop.cli import catalogue, check, demo, image, text
 from relprop.cli.console import EPILOG
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EPILOG)(image.image)
+app.command(epilog=EPILOG)(text.text)
 app.command(epilog=EPILOG)(check.check)
 app.command(epilog=EPILOG)(demo.demo)
 app.command(epilog=EPILOG)(catalogue.models)
@@ -44,7 +45,8 @@ def _relprop(
 
     That is Layer-wise Relevance Propagation (LRP): red speaks for the decision, blue against it.
 
-    Try [bold]relprop demo[/], then [bold]relprop image[/] with a picture of your own.
+    Try [bold]relprop demo[/], then [bold]relprop image[/] with a picture of your own, or [bold]relprop text[/] with a
+    sentence.
     """
 
 

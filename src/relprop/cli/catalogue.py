@@ -89,21 +89,24 @@ def _model(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "summary": entry.summary,
-        "input_shape": list(entry.input_shape),
+        "input_shape": list(entry.input_shape) if isinstance(entry, zoo.PictureEntry) else None,
+        "language": entry.language if isinstance(entry, zoo.TextEntry) else None,
         "test_error_percent": figures.get("test_error_percent"),
         "test_images": figures.get("test_images"),
+        "test_reviews": figures.get("test_reviews"),
         "available": entry.available,
         "install": None if entry.extra is None else f'pip install "relprop[{entry.extra}]"',
     }
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
-    error = model["test_error_percent"]
+    error, measured = model["test_error_percent"], model["test_images"] or model["test_reviews"]
+    shape, language = model["input_shape"], model["language"]
     return (
         model["name"],
         model["summary"],
-        " x ".join(map(str, model["input_shape"])),
-        "not measured here" if error is None else f"{error:.2f} % of {model['test_images']:,}",
+        f"text ({language})" if shape is None else " x ".join(map(str, shape)),
+        "not measured here" if error is None else f"{error:.2f} % of {measured:,}",
         "yes" if model["available"] else f"no: {model['install']}",
     )
 

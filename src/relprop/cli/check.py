@@ -92,7 +92,7 @@ def _input(net: Network, path: Path | None, shape: tuple[int, ...] | None) -> tu
         raise typer.BadParameter(
             f"{net.name} needs an input: give a picture, or --shape 1,3,224,224", param_hint="PATH"
         )
-    if zoo.entry(net.name).input_shape == (1, 28, 28):
+    if zoo.picture_entry(net.name).input_shape == (1, 28, 28):
         return zoo.digits()[0][DIGIT : DIGIT + 1], "a handwritten 3"
     return net.preprocess(zoo.photos()["cat"]), "the photograph of a cat"
 

@@ -80,7 +80,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _of_the_zoo(name: str, frame: Framing) -> Network:
-    entry = zoo.entry(name)
+    entry = zoo.picture_entry(name)
     if frame.given:
         raise typer.BadParameter(
             f"the zoo's {name} has its own preprocessing; they are for .pt2 files", param_hint="--size, --mean, --std"

@@ -36,7 +36,7 @@ class Section:
     legend: Legend | None = None
 
 
-_STYLE = """
+STYLE = """
 .relprop { color: inherit; background: transparent; font: 1em/1.45 system-ui, sans-serif; }
 .relprop section { margin: 0 0 2em; }
 .relprop h2 { font-size: 1.15em; margin: 0 0 .5em; overflow-wrap: anywhere; }
@@ -72,18 +72,29 @@ h1 { font: 600 1.5em/1.3 system-ui, sans-serif; overflow-wrap: anywhere; }
 
 def page(title: str, sections: Sequence[Section], introduction: str = "") -> str:
     """A whole HTML document: the introduction, then the sections. Every text is escaped."""
+    return document(title, _body(sections, introduction))
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole HTML document around a `body` of HTML, with further `style`; the title is escaped."""
     name = clean(title)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>\n{_STYLE}\n{_PAGE_STYLE}\n</style>\n</head>\n<body>\n<main>\n<h1>{name}</h1>\n"
-        f"{_body(sections, introduction)}\n</main>\n</body>\n</html>\n"
+        f"<title>{name}</title>\n<style>\n{STYLE}\n{_PAGE_STYLE}\n{style}</style>\n</head>\n<body>\n<main>\n<h1>{name}</h1>\n"
+        f"{body}\n</main>\n</body>\n</html>\n"
     )
 
 
 def fragment(sections: Sequence[Section], note: str = "") -> str:
     """The sections for a place inside another page, whose text colour and background they take on."""
-    return f"<style>{_STYLE}</style>\n{_body(sections, note)}"
+    return f"<style>{STYLE}</style>\n{_body(sections, note)}"
+
+
+def definitions(facts: Sequence[tuple[str, str]]) -> str:
+    """(label, value) pairs as a list, escaped."""
+    pairs = "\n".join(f"<dt>{clean(label)}</dt><dd>{clean(value)}</dd>" for label, value in facts)
+    return f"<dl>\n{pairs}\n</dl>"
 
 
 def _body(sections: Sequence[Section], note: str) -> str:
@@ -95,8 +106,7 @@ def _section(section: Section) -> str:
     parts = ["<section>", f"<h2>{clean(section.heading)}</h2>"]
     about = [_figure(section.picture)] if section.picture is not None else []
     if section.facts:
-        pairs = "\n".join(f"<dt>{clean(label)}</dt><dd>{clean(value)}</dd>" for label, value in section.facts)
-        about.append(f"<dl>\n{pairs}\n</dl>")
+        about.append(definitions(section.facts))
     parts += _row(about) + _row([_figure(heatmap) for heatmap in section.heatmaps])
     if section.legend is not None:
         parts.append(_legend(section.legend))

@@ -1,0 +1,366 @@
+"""`relprop text`: paint the words of a text that made a model decide."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from relprop.cli import options
+from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, reporting, table, terminal
+from relprop.errors import InvalidFile, RelpropError
+
+if TYPE_CHECKING:
+    from relprop.text import TextAttribution, TextExplainer
+    from relprop.zoo.entries import TextEntry
+
+STANDARD_INPUT = "-"
+MODELS = {"ko": "reviews-ko", "en": "reviews-en"}
+LRP = "lrp"
+STRONGEST = 5
+ENDINGS = (".html", ".svg", ".png", ".json", ".npz")
+_SHOWN_OF_A_TEXT = 40  # letters, where a message says which text it is about
+
+
+@reporting
+def text(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help="The text, in quotes; - reads it from standard input.", show_default=False),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", "-f", metavar="FILE", help="A text file, explained as one text; several times for several."
+        ),
+    ] = None,
+    lines: Annotated[
+        str | None,
+        typer.Option("--lines", metavar="FILE", help="A file with one text a line; - for standard input."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A text model of the zoo (`relprop models` lists them). Without it: reviews-ko for Korean, else "
+            "reviews-en.",
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="CLASS",
+            help="The class to explain, by name or index; several times for several. Without it: the one of the "
+            "highest score.",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD[,METHOD]", help="lrp (the default), gradient, gradient_x_input, ...; several to compare."
+        ),
+    ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rules", "-r", metavar="PRESET", help="A preset for lrp (`relprop rules` lists them); several to compare."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where to write the heatmaps: .html, .svg or .png; .json for the figures, .npz for those of a single "
+            "explanation.",
+        ),
+    ] = None,
+    labels: options.Labels = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
+) -> None:
+    """Explain what a model reads in a text: its words in colour, and the strongest of them in a table.
+
+    Red speaks for the class, blue against it. Heatmaps are printed here, and written with --out.
+
+    [bold]Examples[/]
+
+    relprop text "이 영화 진짜 재미없다"
+
+    relprop text "Not bad at all, but far too long." --target positive
+
+    relprop text "A warm, funny film." --method lrp,gradient --out map.html
+
+    relprop text --file review.txt --rules epsilon --out map.png
+
+    relprop text --lines reviews.txt --json > result.json
+
+    cat review.txt | relprop text -
+    """
+    if out is not None and out.suffix.lower() not in ENDINGS:
+        raise typer.BadParameter(
+            f"{str(out)!r} names no kind of file: write one of {', '.join(ENDINGS)}", param_hint="--out"
+        )
+    sources = list(_sources(words or [], file or [], lines))
+    work = _Work(model, _listed(method) or [LRP], _listed(rules), list(dict.fromkeys(target or [])) or [None], labels)
+    found, told, errors = _each(sources, work, verbose)
+    written = _written(found, out)
+    if as_json:
+        answer({"texts": told, **({"written": written} if written else {})})
+    else:
+        _print(found, written)
+    if errors:
+        raise typer.Exit(Exit.SOME_FAILED if len(errors) < len(sources) else exit_code(errors[0]))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A text, and where it is from; `error` instead of the text where it can't be read."""
+
+    name: str
+    text: str = ""
+    error: RelpropError | None = None
+
+
+@dataclass
+class _Work:
+    """What is done with each text; each model is made once."""
+
+    asked: str | None
+    methods: Sequence[str]
+    rules: Sequence[str]
+    targets: Sequence[str | None]
+    labels: str | None
+    made: dict[str, list[TextExplainer]] = field(default_factory=dict)
+    chosen: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.rules and LRP not in self.methods:
+            raise typer.BadParameter("presets are for lrp; add lrp to --method", param_hint="--rules")
+        if self.asked is not None:
+            self._explainers(self.asked)
+
+    def __call__(self, source: _Source) -> tuple[str, list[TextAttribution]]:
+        """The name of the model, and the explanations of the text: for each target, by each method and preset."""
+        if source.error is not None:
+            raise source.error
+        name = self.asked if self.asked is not None else self._by_script(source.text)
+        explainers = self._explainers(name)
+        return name, [
+            explainer(source.text, self._target(target, explainer))
+            for target in self.targets
+            for explainer in explainers
+        ]
+
+    def _by_script(self, text: str) -> str:
+        name = MODELS["ko" if is_korean(text) else "en"]
+        if name not in self.chosen:
+            note(f"model: {name}, as none was given (--model chooses another)")
+            self.chosen.add(name)
+        return name
+
+    def _explainers(self, name: str) -> list[TextExplainer]:
+        from relprop import zoo
+        from relprop.text import TextExplainer
+
+        if name not in self.made:
+            entry = zoo.text_entry(name)
+            model, labels = entry.build(), self._labels(entry)
+            self.made[name] = [
+                TextExplainer(
+                    model,
+                    entry.tokenizer,
+                    preset or (entry.rules if method == LRP else "auto"),
+                    method=method,
+                    labels=labels,
+                )
+                for method, preset in self._variants
+            ]
+        return self.made[name]
+
+    @property
+    def _variants(self) -> list[tuple[str, str | None]]:
+        """(method, preset) of each explanation; presets are for LRP only."""
+        presets: Sequence[str | None] = self.rules or [None]
+        return [(method, preset) for method in self.methods for preset in (presets if method == LRP else [None])]
+
+    def _labels(self, entry: TextEntry) -> tuple[str, ...]:
+        from relprop.cli.network import read_labels
+
+        return entry.labels if self.labels is None else read_labels(Path(self.labels))
+
+    @staticmethod
+    def _target(text: str | None, explainer: TextExplainer) -> int | str | None:
+        """A class's name where there is one of that name, else its index."""
+        if text is None or text in (explainer.explainer.labels or ()):
+            return text
+        try:
+            return int(text)
+        except ValueError:
+            return text
+
+
+def is_korean(text: str) -> bool:
+    """Whether a text is to be read as Korean: a third of its words or more have Hangul in them."""
+    written = text.split()
+    korean = [
+        word
+        for word in written
+        if any("\uac00" <= letter <= "\ud7a3" or "\u3131" <= letter <= "\u318e" for letter in word)
+    ]
+    return bool(korean) and 3 * len(korean) >= len(written)
+
+
+def told_of(attribution: TextAttribution) -> dict[str, Any]:
+    """What is told of one explanation, for JSON."""
+    from dataclasses import asdict
+
+    relevance = float(attribution.total[0])
+    return {
+        "method": attribution.method,
+        "rules": attribution.rules,
+        "class": attribution.label,
+        "index": None if attribution.target is None else int(attribution.target[0]),
+        "score": float(attribution.score[0]),
+        "relevance": relevance,
+        "difference": float(attribution.score[0]) - relevance,
+        "words": [asdict(word) for word in attribution.words],
+        "special": [asdict(token) for token in attribution.special],
+        "notes": list(attribution.notes),
+    }
+
+
+def _sources(words: Sequence[str], files: Sequence[str], lines: str | None) -> Iterator[_Source]:
+    """The texts that were asked for, in order. Raises typer.BadParameter where there is none, or a text in pieces."""
+    if len(words) > 1:
+        joined = " ".join(words)
+        raise typer.BadParameter(
+            f'got {len(words)} texts; put a text of several words in quotes, as "{joined[:_SHOWN_OF_A_TEXT]}", and '
+            "several texts into a file for --lines",
+            param_hint="TEXT",
+        )
+    names = [*files, *([lines] if lines is not None else []), *(word for word in words if word == STANDARD_INPUT)]
+    if names.count(STANDARD_INPUT) > 1:
+        raise typer.BadParameter("standard input can be read once", param_hint=STANDARD_INPUT)
+    if not words and not names:
+        raise typer.BadParameter(
+            "there is no text; give one in quotes, or --file FILE, --lines FILE, or - for standard input: relprop text "
+            '"A warm, funny film."',
+            param_hint="TEXT",
+        )
+    for word in words:
+        yield _document(word) if word == STANDARD_INPUT else _Source(_short(word), word)
+    yield from map(_document, files)
+    if lines is not None:
+        yield from _of_lines(lines)
+
+
+def _document(name: str) -> _Source:
+    """A file as one text, without the line break at its end."""
+    shown = "standard input" if name == STANDARD_INPUT else name
+    try:
+        return _Source(shown, _read(name).removesuffix("\n").removesuffix("\r"))
+    except InvalidFile as error:
+        return _Source(shown, error=error)
+
+
+def _of_lines(name: str) -> Iterator[_Source]:
+    """The lines of a file that aren't empty, each a text."""
+    found = [(number, line) for number, line in enumerate(_read(name).splitlines(), start=1) if line.strip()]
+    if not found:
+        raise InvalidFile(f"--lines {name}: there is no text in it; give a file with one text a line")
+    for number, line in found:
+        yield _Source(f"line {number}", line)
+
+
+def _read(name: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidFile(f"the file {name!r} can't be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise InvalidFile(
+            f"the text in {name!r} is not UTF-8 ({error.reason} at byte {error.start}); convert it first, for Korean "
+            "as iconv -f CP949 -t UTF-8"
+        ) from error
+
+
+def _each(
+    sources: Sequence[_Source], work: _Work, verbose: bool
+) -> tuple[list[tuple[_Source, str, list[TextAttribution]]], list[dict[str, Any]], list[RelpropError]]:
+    """What was found of each text, what JSON tells of it, and the errors among it."""
+    from relprop.cli.image import _progress
+
+    found: list[tuple[_Source, str, list[TextAttribution]]] = []
+    told: list[dict[str, Any]] = []
+    errors: list[RelpropError] = []
+    with _progress(len(sources)) as progress:
+        task = progress.add_task("explaining", total=len(sources))
+        for source in sources:
+            try:
+                name, explained = work(source)
+            except RelpropError as error:
+                complain(error, source.name, verbose)
+                errors.append(error)
+                failed = {"type": type(error).__name__, "message": str(error)}
+                told.append({"source": source.name, "error": failed})
+            else:
+                found.append((source, name, explained))
+                explanations = [told_of(each) for each in explained]
+                told.append({"source": source.name, "text": source.text, "model": name, "explanations": explanations})
+            progress.advance(task)
+    return found, told, errors
+
+
+def _written(found: Sequence[tuple[_Source, str, list[TextAttribution]]], out: Path | None) -> str | None:
+    """The file that was written, if one was asked for and there is something to write."""
+    from relprop.text import save
+
+    explained = [each for _, _, several in found for each in several]
+    if out is None or not explained:
+        return None
+    save(explained, out)
+    return str(out)
+
+
+def _print(found: Sequence[tuple[_Source, str, list[TextAttribution]]], written: str | None) -> None:
+    from relprop.view.text_terminal import show, visible
+
+    console = terminal()
+    for source, name, explained in found:
+        if len(found) > 1:
+            console.rule(visible(f"{source.name} ({name})"), align="left", characters="-")
+        for each in explained:
+            show(each.passage(), console)
+            rows = [
+                (
+                    visible(" ".join(word.text.split())),
+                    figure(word.relevance),
+                    "not in the vocabulary" if word.unknown else "",
+                )
+                for word in each.strongest[:STRONGEST]
+            ]
+            console.print(table(("strongest words", "relevance", ""), rows, right=("relevance",)))
+    if written:
+        console.print(f"wrote {written}", markup=False, soft_wrap=True)
+
+
+def _listed(given: Sequence[str] | None) -> list[str]:
+    """What an option was given, several times or with commas, each once."""
+    parts = [part.strip() for each in given or [] for part in each.split(",")]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SHOWN_OF_A_TEXT else f"{flat[:_SHOWN_OF_A_TEXT]}..."
