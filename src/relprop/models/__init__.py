@@ -1,6 +1,27 @@
-"""Bringing models in: what is wrapped is unwrapped, what can't be traced is refused."""
+"""Bringing models in: from arrays, scikit-learn, Keras and files. Wrappers go; what can't be traced is refused."""
 
+from relprop.models.forward import ForwardReport, check_forward
+from relprop.models.keras import load_keras
 from relprop.models.prepare import module_names, named_modules, prepare, refuse_training
 from relprop.models.program import load_program
+from relprop.models.recurrent import RecurrentNetwork, gru, lstm
+from relprop.models.scikit import from_sklearn
+from relprop.models.sequential import Conv, Linear, sequential
 
-__all__ = ["load_program", "module_names", "named_modules", "prepare", "refuse_training"]
+__all__ = [
+    "Conv",
+    "ForwardReport",
+    "Linear",
+    "RecurrentNetwork",
+    "check_forward",
+    "from_sklearn",
+    "gru",
+    "load_keras",
+    "load_program",
+    "lstm",
+    "module_names",
+    "named_modules",
+    "prepare",
+    "refuse_training",
+    "sequential",
+]

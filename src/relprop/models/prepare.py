@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from relprop.errors import TrainingMode, UnsupportedModel
+from relprop.models.keras import KerasNetwork, is_keras, refuse_keras, sublayers
+from relprop.models.scikit import is_estimator
 
 Model = Callable[..., Any]
 
@@ -20,6 +22,14 @@ def prepare(model: Any) -> Model:
         if inner is None:
             break
         model = inner
+    if is_estimator(model):
+        raise UnsupportedModel(
+            f"got scikit-learn's {type(model).__name__}; make a network of it first: "
+            f"relprop.models.from_sklearn(estimator)"
+        )
+    if is_keras(model):
+        refuse_keras(model)
+        return KerasNetwork(model)
     if not callable(model):
         raise UnsupportedModel(
             f"got {type(model).__name__}, which can't be called. Give an nn.Module, or a function of tensors; a state "
@@ -61,10 +71,10 @@ def _refuse_opaque(name: str, module: Any) -> None:
 
 
 def refuse_training(model: Model) -> None:
-    """TrainingMode if the model, or a part of it, is in training mode."""
+    """TrainingMode if the model, or a part of it, is in training mode. Keras' layers don't heed the flag."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.fx.GraphModule):
         return
-    training = [name for name, module in model.named_modules() if module.training]
+    training = [name for module, name in named_modules(model) if module.training and not is_keras(module)]
     if not training:
         return
     which = "the model is" if "" in training else f"the modules {', '.join(map(repr, training[:5]))} are"
@@ -72,13 +82,21 @@ def refuse_training(model: Model) -> None:
 
 
 def named_modules(model: Model) -> list[tuple[nn.Module, str]]:
-    """Each module with its dotted name, in which wrappers by torch.compile are left out."""
-    if not isinstance(model, nn.Module):
-        return []
-    return [
-        (module, ".".join(part for part in name.split(".") if part != "_orig_mod"))
-        for name, module in model.named_modules()
-    ]
+    """Each module with its dotted name: torch's, Keras' for Keras layers, wrappers by torch.compile left out."""
+    return list(_named("", model, set())) if isinstance(model, nn.Module) else []
+
+
+def _named(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[nn.Module, str]]:
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    if isinstance(module, KerasNetwork):
+        yield from _named(name, module.model, seen)
+        return
+    yield module, name
+    for part, child in sublayers(module) if is_keras(module) else module.named_children():
+        path = [p for p in (name, part) if p and p != "_orig_mod"]
+        yield from _named(".".join(path), child, seen)
 
 
 def module_names(model: Model) -> dict[int, str]:
