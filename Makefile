@@ -11,7 +11,7 @@ DEMO := demo
 .PHONY: help install demo test lint format clean
 
 help:
-	@echo "make demo    explain digits and photographs, write $(DEMO)/index.html"
+	@echo "make demo    explain digits, photographs and reviews, write $(DEMO)/index.html"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format the code"
@@ -21,7 +21,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,dev]"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,dev]"
 	@touch $(STAMP)
 
 demo: $(STAMP)

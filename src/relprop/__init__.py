@@ -6,44 +6,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relprop import errors, rules, zoo
+    from relprop import errors, evaluate, methods, models, rules, text, zoo
     from relprop.attribution import Attribution, load
     from relprop.engine.registry import register
     from relprop.explainer import Explainer, check, explain
-    from relprop.models import load_program
+    from relprop.models import check_forward, load_program
     from relprop.report import Report
     from relprop.rulemap import RuleMap
+    from relprop.text import Encoding, TextAttribution, explain_text
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Attribution",
+    "Encoding",
     "Explainer",
     "Report",
     "RuleMap",
+    "TextAttribution",
     "check",
+    "check_forward",
     "errors",
+    "evaluate",
     "explain",
+    "explain_text",
     "load",
     "load_program",
+    "methods",
+    "models",
     "register",
     "rules",
+    "text",
     "zoo",
 ]
 
 # Where each public name comes from, imported when it is first asked for: torch takes seconds, `relprop --help` none.
 _HOMES = {
     "Attribution": "relprop.attribution",
+    "Encoding": "relprop.text.encoding",
     "Explainer": "relprop.explainer",
     "Report": "relprop.report",
     "RuleMap": "relprop.rulemap",
+    "TextAttribution": "relprop.text.attribution",
     "check": "relprop.explainer",
+    "check_forward": "relprop.models",
     "explain": "relprop.explainer",
+    "explain_text": "relprop.text.explain",
     "load": "relprop.attribution",
     "load_program": "relprop.models",
     "register": "relprop.engine.registry",
 }
-_MODULES = {"errors", "rules", "zoo"}
+_MODULES = {"errors", "evaluate", "methods", "models", "rules", "text", "zoo"}
 
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept any name
