@@ -58,6 +58,7 @@ def embedding_bag(
         return torch.zeros_like(out[0]).index_add(0, bag, value * share[:, None])
 
     bags: Tensor = call.decompose(summed, value)
+    call.trace.before_overwrite(bags)
     with torch.no_grad():
         bags.detach().copy_(out[0])  # the model's own value, to the last bit
     return bags, *out[1:]

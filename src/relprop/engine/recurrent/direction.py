@@ -80,5 +80,6 @@ class Back:
 def share(part: Tensor, whole: Tensor, eps: float, limit: Tensor | float = 1.0) -> Tensor:
     """part / (whole + eps s(whole)); without eps, where the whole is zero, the limit."""
     if eps:
-        return part / stabiliser(eps, whole).add_(whole)
+        denominator = stabiliser(eps, whole).add_(whole)
+        return torch.div(part, denominator, out=denominator)
     return torch.where(whole == 0, limit, part / whole)

@@ -26,12 +26,10 @@ RESET, UPDATE, CANDIDATE = 0, 1, 2
 
 @dataclass(frozen=True)
 class States:
-    """a_gates: the pre-activations of r and z, (rows, 2 d); a = a_x + r a_h that of n; all others (rows, d)."""
+    """Of all rows, (rows, d) each; a_h = U h + b', a the pre-activation of n."""
 
-    a_gates: Tensor
     r: Tensor
     z: Tensor
-    a_x: Tensor
     a_h: Tensor
     a: Tensor
     n: Tensor
@@ -41,26 +39,25 @@ class States:
 class GRU:
     """Gates in torch's order: reset, update, candidate."""
 
-    gates = 3
-
     def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
-        a_gates = d.gates(RESET, UPDATE).preactivations(values.x, values.h)
-        r, z = a_gates.sigmoid().chunk(2, -1)
+        r, z = d.gates(RESET, UPDATE).preactivations(values.x, values.h).sigmoid_().chunk(2, -1)
         candidate = d.gates(CANDIDATE)
-        a_x, a_h = F.linear(values.x, candidate.w_x, candidate.b_x), F.linear(values.h, candidate.w_h, candidate.b_h)
-        a = torch.addcmul(a_x, r, a_h)
-        return States(a_gates, r, z, a_x, a_h, a, a.tanh(), values.h[:, :0])
+        a_h = F.linear(values.h, candidate.w_h, candidate.b_h)
+        a = F.linear(values.x, candidate.w_x, candidate.b_x).addcmul_(r, a_h)
+        return States(r, z, a_h, a, a.tanh(), values.h[:, :0])
 
     def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
         from_h = share(values.out, values.out, eps)
         to_before = from_h * s.z
-        to_a = from_h * (1 - s.z) * share(s.n, s.a, 0.0) * share(s.a, s.a, eps)
-        candidate = d.gates(CANDIDATE)
-        v_a = torch.empty_like(s.a)
-        for rows, n in layer.steps.backward(d.reverse):
-            v_h = v.h[:n] + v.rows[rows]
-            torch.mul(v_h, to_a[rows], out=v_a[rows])
-            torch.addmm(v_h * to_before[rows], v_a[rows] * s.r[rows], candidate.w_h, out=v.h[:n])
+        to_a = from_h.sub_(to_before).mul_(share(s.n, s.a, eps))
+        candidate, v_a = d.gates(CANDIDATE), torch.empty_like(s.a)
+        steps = layer.steps
+        packed = (v.rows, to_a, to_before, s.r, v_a)
+        for n, (v_out, a_t, before, reset, v_a_t) in steps.each(steps.backward(d.reverse), *packed):
+            v_h = v.h[:n]
+            total = v_h.add_(v_out)
+            torch.mul(total, a_t, out=v_a_t)
+            torch.addmm(total * before, v_a_t * reset, candidate.w_h, out=v_h)
         layer.note("bias", _bias(candidate, s.r), v_a)
         return Back(v_a @ candidate.w_x, v.h, v.c)
 
@@ -70,6 +67,7 @@ class GRU:
         size, e = values.h.shape[1], values.x.shape[1]
         # A gate that takes a share of r (U h + b') is one more summand of the candidate's pre-activation.
         weight = torch.cat([candidate.joint, torch.eye(size).to(candidate.joint)], 1)
+        a_gates = gates.preactivations(values.x, values.h)
         given = torch.empty_like(values.x)
         for rows, n in sharing.layer.steps.backward(d.reverse):
             reset, z, new, a_h, x, before = (t[rows] for t in (s.r, s.z, s.n, s.a_h, values.x, values.h))
@@ -83,7 +81,7 @@ class GRU:
             given[rows], r.h[:n] = out[:, :e], r_before + r_in[:, e : e + size]
             if sharing.to_gates:
                 r_gates = torch.cat([r_in[:, e + size :], r_keep + r_z], -1)
-                out, r_in = sharing.affine(r_gates, s.a_gates[rows], inputs[:, : e + size], gates.joint, gates.bias)
+                out, r_in = sharing.affine(r_gates, a_gates[rows], inputs[:, : e + size], gates.joint, gates.bias)
                 given[rows] += out[:, :e]
                 r.h[:n] += r_in[:, e:]
         return Back(given, r.h, r.c)

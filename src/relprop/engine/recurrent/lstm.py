@@ -24,7 +24,7 @@ CANDIDATE = 2
 
 @dataclass(frozen=True)
 class States:
-    """a: the pre-activations of all gates, (rows, 4 d); the others (rows, d)."""
+    """Of all rows, (rows, d) each; a: the candidate's pre-activation."""
 
     a: Tensor
     i: Tensor
@@ -32,55 +32,54 @@ class States:
     g: Tensor
     o: Tensor
     c: Tensor
-    tanh_c: Tensor
 
 
 class LSTM:
     """Gates in torch's order: input, forget, candidate, output."""
 
-    gates = 4
-
     def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
-        a = d.preactivations(values.x, values.h)
-        i, f, g, o = a.chunk(4, -1)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-        c, before, ig = torch.empty_like(g), c0.clone(), i * g
-        for rows, n in steps.forward(d.reverse):
-            torch.addcmul(ig[rows], f[rows], before[:n], out=c[rows])
-            before[:n] = c[rows]
-        return States(a, i, f, g, o, c, c.tanh())
+        gates = d.preactivations(values.x, values.h)
+        a = gates.chunk(4, -1)[CANDIDATE].contiguous()
+        i, f, _, o = gates.sigmoid_().chunk(4, -1)
+        g = a.tanh()
+        c = torch.empty_like(g)
+        before = c[:0]
+        for n, (ig_t, f_t, c_t) in steps.each(steps.forward(d.reverse), i * g, f, c):
+            before = torch.addcmul(ig_t, f_t, steps.continued(before, c0, n), out=c_t)
+        return States(a, i, f, g, o, c)
 
     def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
-        a = s.a.chunk(4, -1)[CANDIDATE]
-        from_h = share(s.o * s.tanh_c, s.c, eps, s.o)  # o tanh(c) / c, then c / (c + eps)
+        m = values.out if d.projection is None else s.o * s.c.tanh()
+        from_h = share(m, s.c, eps, s.o)  # o tanh(c) / c, then c / (c + eps)
         from_c = share(s.c, s.c, eps)
-        to_a = share(s.i * s.g, a, eps, s.i)  # i, then g / a, then a / (a + eps)
-        of_projection = share(values.out, values.out, eps)
-        candidate = d.gates(CANDIDATE)
-        v_a = torch.empty_like(a)
-        for rows, n in layer.steps.backward(d.reverse):
-            v_h, v_c = v.h[:n] + v.rows[rows], v.c[:n]
+        to_a = share(s.i * s.g, s.a, eps, s.i)  # i, then g / a, then a / (a + eps)
+        of_projection = None if d.projection is None else share(values.out, values.out, eps)
+        candidate, v_a = d.gates(CANDIDATE), torch.empty_like(s.c)
+        packed = (v.rows, from_h, from_c, to_a, s.f, v_a, v.rows if of_projection is None else of_projection)
+        steps = layer.steps
+        for n, (v_out, h_t, c_t, a_t, f_t, v_a_t, projected) in steps.each(steps.backward(d.reverse), *packed):
+            v_h, v_c = v.h[:n], v.c[:n]
+            total = v_h + v_out
             if d.projection is not None:
-                v_h = (v_h * of_projection[rows]) @ d.projection
-            u = torch.addcmul(from_h[rows] * v_h, from_c[rows], v_c)
-            torch.mul(u, to_a[rows], out=v_a[rows])
-            torch.mul(u, s.f[rows], out=v_c)
-            torch.mm(v_a[rows], candidate.w_h, out=v.h[:n])
+                total = (total * projected) @ d.projection
+            u = torch.addcmul(total.mul_(h_t), c_t, v_c)
+            torch.mul(u, f_t, out=v_c)
+            torch.mm(torch.mul(u, a_t, out=v_a_t), candidate.w_h, out=v_h)
         layer.note("bias", candidate.bias, v_a)
         return Back(v_a @ candidate.w_x, v.h, v.c)
 
     def general(self, sharing: Sharing, d: Direction, s: States, values: Values, c_before: Tensor, r: Back) -> Back:
         """Step by step, for any rules."""
         used = d if sharing.to_gates else d.gates(CANDIDATE)
-        a = s.a if sharing.to_gates else s.a.chunk(4, -1)[CANDIDATE]
+        a = d.preactivations(values.x, values.h) if sharing.to_gates else s.a
         e = values.x.shape[1]
-        given = torch.empty_like(values.x)
+        given, tanh_c = torch.empty_like(values.x), s.c.tanh()
         for rows, n in sharing.layer.steps.backward(d.reverse):
             r_h = r.h[:n] + r.rows[rows]
             i, f, g, o, c, before = (t[rows] for t in (s.i, s.f, s.g, s.o, s.c, c_before))
             if d.projection is not None:
-                r_h = sharing.affine(r_h, values.out[rows], o * s.tanh_c[rows], d.projection, None)[1]
-            r_o, r_c = sharing.product(r_h, o, s.tanh_c[rows])
+                r_h = sharing.affine(r_h, values.out[rows], o * tanh_c[rows], d.projection, None)[1]
+            r_o, r_c = sharing.product(r_h, o, tanh_c[rows])
             r_fc, r_ig = sharing.sum(r_c + r.c[:n], c, f * before, i * g)
             r_f, r.c[:n] = sharing.product(r_fc, f, before)
             r_i, r_g = sharing.product(r_ig, i, g)

@@ -29,17 +29,16 @@ class RNN:
     """slope: f(a) / a where a is zero."""
 
     slope: float
-    gates = 1
 
     def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
         return States(d.preactivations(values.x, values.h), values.h[:, :0])
 
     def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
         to_a = share(values.out, s.a, eps, self.slope)
-        v_a = torch.empty_like(s.a)
-        for rows, n in layer.steps.backward(d.reverse):
-            torch.mul(v.h[:n] + v.rows[rows], to_a[rows], out=v_a[rows])
-            torch.mm(v_a[rows], d.w_h, out=v.h[:n])
+        v_a, steps = torch.empty_like(s.a), layer.steps
+        for n, (v_out, a_t, v_a_t) in steps.each(steps.backward(d.reverse), v.rows, to_a, v_a):
+            v_h = v.h[:n]
+            torch.mm(torch.mul(v_h + v_out, a_t, out=v_a_t), d.w_h, out=v_h)
         layer.note("bias", d.bias, v_a)
         return Back(v_a @ d.w_x, v.h, v.c)
 

@@ -34,18 +34,35 @@ class Steps:
         """The same, the layer's last step first."""
         return self.forward(not reverse)
 
+    def each(self, order: Iterator[tuple[slice, int]], *packed: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+        """(number of sequences, the rows of each packed tensor) of each time step, in an order as above."""
+        views = [torch.split_with_sizes(t, self.sizes) for t in packed]
+        start = {rows.start: t for t, (rows, _) in enumerate(self.forward(False))}
+        for rows, size in order:
+            yield size, [view[start[rows.start]] for view in views]
+
     def previous(self, states: Tensor, initial: Tensor, reverse: bool) -> Tensor:
         """The state from which each row's step starts, (rows, d): the one before it, or the sequence's initial one."""
+        if self.sizes[-1] == self.batch:
+            return torch.cat([states[self.batch :], initial] if reverse else [initial, states[: -self.batch]])
         found: list[Tensor] = []
         before = states[:0]
         for rows, size in self.forward(reverse):
-            found.append(torch.cat([before[:size], initial[len(before) : size]]))
+            found.append(self.continued(before, initial, size))
             before = states[rows]
         return torch.cat(found[::-1] if reverse else found)
 
+    @staticmethod
+    def continued(before: Tensor, initial: Tensor, size: int) -> Tensor:
+        """The states of the sequences that go on, and the initial ones of those that begin."""
+        if len(before) >= size:
+            return before[:size]
+        return torch.cat([before, initial[len(before) : size]])
+
     def last_rows(self, reverse: bool) -> Tensor:
         """The row of each sequence's last step in the order in which the layer takes them; int64, (batch,)."""
-        last = torch.arange(self.batch)
-        for rows, size in () if reverse else self.forward(reverse):
-            last[:size] = torch.arange(rows.start, rows.stop)
-        return last
+        if reverse:
+            return torch.arange(self.batch)
+        lengths = (torch.tensor(self.sizes)[:, None] > torch.arange(self.batch)).sum(0)
+        starts = torch.tensor((0, *self.sizes)).cumsum(0)
+        return starts[lengths - 1] + torch.arange(self.batch)
