@@ -47,7 +47,7 @@ def picture_of(index: int) -> Image.Image:
 
 
 def test_names_lists_every_model() -> None:
-    assert zoo.names() == ("mnist-mlp", "mnist-cnn", "efficientnet-lite0")
+    assert zoo.names() == ("mnist-mlp", "mnist-cnn", "efficientnet-lite0", "reviews-en", "reviews-ko")
 
 
 @pytest.mark.parametrize("read", [zoo.entry, zoo.load, zoo.card])

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from relprop.errors import InvalidInput
-from relprop.zoo import imagenet, mnist
-from relprop.zoo.entries import Entry
+from relprop.zoo import imagenet, mnist, sentiment
+from relprop.zoo.entries import Entry, PictureEntry, TextEntry
 
-_ENTRIES = {entry.name: entry for entry in (*mnist.ENTRIES, *imagenet.ENTRIES)}
+_ENTRIES: dict[str, Entry] = {entry.name: entry for entry in (*mnist.ENTRIES, *imagenet.ENTRIES, *sentiment.ENTRIES)}
 
 
 def names() -> tuple[str, ...]:
@@ -28,6 +28,22 @@ def entry(name: str) -> Entry:
     raise InvalidInput(f"the zoo has no model {name!r}; {advice}It has: {', '.join(_ENTRIES)}")
 
 
+def picture_entry(name: str) -> PictureEntry:
+    """As `entry`, of a model that looks at pictures; raises `InvalidInput` for the others."""
+    found = entry(name)
+    if not isinstance(found, PictureEntry):
+        raise InvalidInput(f"the zoo's {name} reads text, not pictures; {_advice(PictureEntry)}")
+    return found
+
+
+def text_entry(name: str) -> TextEntry:
+    """As `entry`, of a model that reads text; raises `InvalidInput` for the others."""
+    found = entry(name)
+    if not isinstance(found, TextEntry):
+        raise InvalidInput(f"the zoo's {name} looks at pictures, not at text; {_advice(TextEntry)}")
+    return found
+
+
 def load(name: str) -> nn.Module:
     """The trained model `name`, in eval mode, with its class names as the attribute `labels`.
 
@@ -41,3 +57,9 @@ def card(name: str) -> str:
     """The model card of `name`, as Markdown: origin, training, measured figures, intended use, limits, licence."""
     path = Path(__file__).parent / "cards" / f"{entry(name).name}.md"
     return path.read_text(encoding="utf-8")
+
+
+def _advice(kind: type[Entry]) -> str:
+    other = "relprop text" if kind is PictureEntry else "relprop image"
+    fitting = ", ".join(each.name for each in _ENTRIES.values() if isinstance(each, kind))
+    return f"use `{other}`, or one of: {fitting}"

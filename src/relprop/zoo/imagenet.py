@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relprop.errors import MissingExtra
-from relprop.zoo.entries import Entry
+from relprop.zoo.entries import PictureEntry
 from relprop.zoo.pictures import plain
 
 _SHORT_SIDE, _CROP = 256, 224
@@ -85,7 +85,7 @@ def _module(name: str) -> Any:
 
 
 ENTRIES = (
-    Entry(
+    PictureEntry(
         name="efficientnet-lite0",
         summary="photographs of 1000 kinds of things, EfficientNet-Lite0 (ImageNet)",
         input_shape=(3, _CROP, _CROP),

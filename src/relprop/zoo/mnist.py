@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from relprop.zoo import storage
-from relprop.zoo.entries import Entry
+from relprop.zoo.entries import PictureEntry
 from relprop.zoo.networks import DIGITS, MnistCNN, MnistMLP
 from relprop.zoo.pictures import plain
 
@@ -60,13 +60,13 @@ def _grey(picture: Image.Image) -> Image.Image:
     return ImageOps.pad(grey, (28, 28), method=Image.Resampling.BILINEAR, color=0)
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> PictureEntry:
     def build() -> nn.Module:
         model = NETWORKS[name]()
         storage.restore(model, storage.shipped(name))
         return model.eval()
 
-    return Entry(
+    return PictureEntry(
         name=name,
         summary=_SUMMARIES[name],
         input_shape=(1, 28, 28),

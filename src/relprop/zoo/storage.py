@@ -20,6 +20,11 @@ def shipped(name: str) -> Path:
     return _FOLDER / f"{name}.safetensors"
 
 
+def vocabulary(name: str) -> Path:
+    """Where the vocabulary of the zoo's model `name` lies, one of those that read text."""
+    return _FOLDER / f"{name}.txt"
+
+
 def save(model: nn.Module, path: Path) -> None:
     """Write the model's weights to `path` as float16."""
     halves = {key: value.detach().to(torch.float16).contiguous() for key, value in model.state_dict().items()}
