@@ -2,9 +2,9 @@
 
     python benchmarks/recurrent.py [--repeats 7] [--cell lstm]
 
-Process CPU time; the cases of a row are interleaved, and medians are printed. "gradient" is one forward and one backward
-pass to the input of the same model, with parameters that require gradients, as an ordinary model's do, and without
-("frozen"). A message matrix needs one sequence at a time.
+Process CPU time; the cases of a row are interleaved, and medians are printed. "gradient" is one forward and one
+backward pass to the input of the same model, with parameters that require gradients, as an ordinary model's do, and
+without ("frozen"). Message matrices are made for one sequence at a time.
 """
 
 from __future__ import annotations

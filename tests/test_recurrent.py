@@ -1096,7 +1096,8 @@ def test_under_the_callers_no_grad_or_inference_mode(context: Any) -> None:
 def test_a_frozen_layer_is_explained_alike() -> None:
     model, x = classifier(), torch.randn(2, 5, 3)
     expected = relprop.explain(model, x, 1, rules=Epsilon(0.01)).relevance
-    assert torch.equal(relprop.explain(model.requires_grad_(False), x, 1, rules=Epsilon(0.01)).relevance, expected)
+    found = relprop.explain(model.requires_grad_(False), x, 1, rules=Epsilon(0.01)).relevance
+    assert error(found, expected) < 1e-12  # torch itself computes a frozen layer's last bits otherwise
 
 
 def test_an_explainer_sees_weights_that_changed_since() -> None:

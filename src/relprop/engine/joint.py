@@ -156,36 +156,40 @@ def _negative(term: Term) -> Term:
 
 
 def _part(trace: Trace, node: Node) -> tuple[Term, ...]:
-    """A part of one linear operation's output: some rows (samples, steps) and columns (features) of it."""
+    """A part of a linear operation's output: some rows (samples, steps) and columns (features) of it."""
     base = node
     while base.part is not None:
         base = next(n for n in _nodes_in(base.part))
-    whole = terms(trace, base) if base.gated is None else ()
-    if len(whole) != 1 or whole[0].gate is not None or whole[0].source is None:
-        return ()
-    term, shape = whole[0], base.shape
-    size = shape[-1]
+    whole, shape = terms(trace, base), base.shape
     row_of = torch.arange(torch.Size(shape[:-1]).numel()).reshape(*shape[:-1], 1).expand(shape)
-    rows, columns = _replayed(node, row_of), _replayed(node, torch.arange(size).expand(shape))
-    if rows.dim() == 0 or rows.numel() == 0:
+    rows, columns = _replayed(node, row_of), _replayed(node, torch.arange(shape[-1]).expand(shape))
+    if not whole or rows.dim() == 0 or rows.numel() == 0:
         return ()
     flat_rows, flat_columns = rows.reshape(-1, rows.shape[-1]), columns.reshape(-1, rows.shape[-1])
     if not bool((flat_rows == flat_rows[:, :1]).all() and (flat_columns == flat_columns[:1]).all()):
         return ()
-    rows, columns = flat_rows[:, 0], flat_columns[0]
-    source, weight, key = term.source, term.weight, term.key
-    device = source.device
+    return tuple(_part_of(trace, term, node, shape, flat_rows[:, 0], flat_columns[0]) for term in whole)
+
+
+def _part_of(trace: Trace, term: Term, node: Node, shape: tuple[int, ...], rows: Tensor, columns: Tensor) -> Term:
+    """These rows and columns of one term, the whole being of this shape."""
+    gate, constant = (None if t is None else _replayed(node, t.expand(shape)) for t in (term.gate, term.constant))
+    if term.source is None:
+        return replace(term, constant=constant)
+    source, weight, key, device = term.source, term.weight, term.key, term.source.device
     if node.shape[:-1] != shape[:-1] or not torch.equal(rows, torch.arange(len(rows))):
         with trace:
-            picked = source.reshape(-1, source.shape[-1]).index_select(0, rows.to(device))
+            picked = source.expand(*shape[:-1], -1).reshape(-1, source.shape[-1]).index_select(0, rows.to(device))
             source = picked.reshape(*node.shape[:-1], -1)
-    if len(columns) != size or not torch.equal(columns, torch.arange(size)):
+    if len(columns) != shape[-1] or not torch.equal(columns, torch.arange(shape[-1])):
         key = None if key is None else (*key, *columns.tolist())
         weight = _remembered(trace, key, lambda: term.weight[columns.to(device)], (term.record.raw_weight,))
-    constant = None
-    if term.constant is not None:
-        constant = _replayed(node, term.constant.expand(shape))
-    return (Term(source, weight, constant, term.record, key, rows=rows.to(device), columns=columns.to(device)),)
+    if term.rows is not None and term.columns is not None:  # a part of a part
+        rows, columns = term.rows.cpu()[rows], term.columns.cpu()[columns]
+    return replace(
+        term, source=source, weight=weight, constant=constant, key=key, gate=gate,
+        rows=rows.to(device), columns=columns.to(device),
+    )  # fmt: skip
 
 
 def _replayed(node: Node, value: Tensor) -> Tensor:

@@ -84,6 +84,8 @@ def _matrix_in(equation: str, live: int) -> str | None:
 
 def _product(call: Call, input: Tensor, other: Tensor) -> Tensor:
     """A matrix product of which one factor is live."""
+    if call.live(input) and other.dim() == 3 and input.dim() == 3 and other.stride(0) == 0:
+        other = other[0]  # one matrix for the whole batch, as exported programs have it
     if call.live(input) and other.dim() == 2:
         return affine(call, "linear", Matrix(), input, *_transposed(call, other), None, None, call.run)
     if call.live(input):

@@ -39,7 +39,7 @@ class LSTM:
 
     def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
         gates = d.preactivations(values.x, values.h)
-        a = gates.chunk(4, -1)[CANDIDATE].contiguous()
+        a = gates.chunk(4, -1)[CANDIDATE].clone(memory_format=torch.contiguous_format)  # what follows overwrites gates
         i, f, _, o = gates.sigmoid_().chunk(4, -1)
         g = a.tanh()
         c = torch.empty_like(g)
