@@ -95,8 +95,8 @@ def against_messages(units: int, steps: int, batch: int, repeats: int) -> None:
     taken = medians({"relprop": lambda: explainer(x, 1), "messages": messages}, repeats)
     each = taken["relprop"] / batch
     print(
-        f"lstm      {units:4d} units {steps:4d} steps batch {batch:4d}: {1e3 * each:.2f} ms a sequence, message matrices "
-        f"{1e3 * taken['messages']:.1f} ms, {taken['messages'] / each:.0f} times as much"
+        f"lstm      {units:4d} units {steps:4d} steps batch {batch:4d}: {1e3 * each:.2f} ms a sequence, "
+        f"message matrices {1e3 * taken['messages']:.1f} ms, {taken['messages'] / each:.0f} times as much"
     )
 
 

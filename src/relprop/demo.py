@@ -1,4 +1,4 @@
-"""The demonstration: digits and photographs, each explained under several presets, as one page."""
+"""The demonstration: digits and photographs under several presets, and reviews by several methods, as pages."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from relprop.attribution import Attribution
 from relprop.cli.console import causes
 from relprop.explainer import Explainer
 from relprop.targets import Target
+from relprop.text import TextAttribution, TextExplainer
 from relprop.view.files import write_whole
 from relprop.view.legend import Legend, number
 from relprop.view.page import Picture, Section, page
@@ -24,6 +25,8 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
     "mnist-cnn": ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box", "deep-taylor"),
     "efficientnet-lite0": ("epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1-flat", "epsilon"),
 }
+REVIEWS = {"en": "reviews-en", "ko": "reviews-ko"}
+METHODS = ("lrp", "gradient")
 MISREAD = 89  # the one of the zoo's hundred digits that mnist-mlp misreads
 CLIP = 99.5  # percentile of |relevance| with full colour in photographs, where few pixels have most of it
 
@@ -95,6 +98,19 @@ def mistake() -> Iterator[Case]:
     for claim, target in questions:
         heading = f"A mistake: {truth}, read as {read}. What speaks for {claim}?"
         yield Case(heading, "mnist-mlp", _digit(x), claim, explainer.compare(x, PRESETS["mnist-mlp"], target))
+
+
+def reviews(language: str) -> Iterator[tuple[TextAttribution, ...]]:
+    """The zoo's reviews in a language, each explained by several methods, LRP first. Raises MissingExtra."""
+    name = REVIEWS[language]
+    model, entry = zoo.load(name), zoo.text_entry(name)
+    explainers = [TextExplainer(model, entry.tokenizer, method=method, labels=entry.labels) for method in METHODS]
+    for written_in, text in zoo.reviews():
+        if written_in == language:
+            # All methods explain the class that the model decided for.
+            first = explainers[0](text)
+            decided = None if first.target is None else int(first.target[0])
+            yield (first, *(explainer(text, decided) for explainer in explainers[1:]))
 
 
 def write_page(cases: Sequence[Case], path: Path) -> None:

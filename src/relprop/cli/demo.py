@@ -1,4 +1,4 @@
-"""`relprop demo`: digits and photographs explained, as a table and a page."""
+"""`relprop demo`: digits, photographs and reviews explained, as tables and pages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from relprop.cli.console import answer, causes, figure, note, reporting, table, 
 
 if TYPE_CHECKING:
     from relprop.demo import Case
+    from relprop.text import TextAttribution
 
 PAGE = "index.html"
+REVIEWS = "reviews.html"
 
 
 @reporting
@@ -27,9 +29,10 @@ def demo(
     as_json: options.Json = False,
     verbose: options.Verbose = False,
 ) -> None:
-    """Explain ten handwritten digits, a misread one and two photographs, and write a page of heatmaps.
+    """Explain ten handwritten digits, a misread one, two photographs and ten film reviews; write pages of heatmaps.
 
-    The page shows each picture under several presets side by side; the table has the first of them.
+    One page shows each picture under several presets side by side; the table has the first of them. The other shows
+    the English and Korean reviews, their words painted by LRP and by the gradient.
 
     [bold]Examples[/]
 
@@ -37,19 +40,26 @@ def demo(
 
     relprop demo --no-photos --out heatmaps/
     """
+    from relprop.cli.text import told_of
     from relprop.demo import write_page
+    from relprop.text import save
 
     cases = []
     for group in _groups(photos):
         cases += group
         if not as_json:
             _print(group)
-    page = _made(out) / PAGE
+    page, reviews_page = _made(out) / PAGE, out / REVIEWS
     write_page(cases, page)
+    read = list(_reviews())
+    save([each for review in read for each in review], reviews_page)
     if as_json:
-        answer({"page": str(page), "cases": [_told(case) for case in cases]})
+        told = {"cases": [_told(case) for case in cases], "reviews": [[told_of(e) for e in each] for each in read]}
+        answer({"page": str(page), "reviews_page": str(reviews_page), **told})
     else:
-        typer.echo(f"Heatmaps under all presets: {page}")
+        for first, *_ in read:
+            typer.echo(f"{first}\n")
+        typer.echo(f"Heatmaps under all presets: {page}\nReviews by LRP and gradient: {reviews_page}")
     if open_page:
         typer.launch(page.resolve().as_uri())
 
@@ -66,6 +76,18 @@ def _groups(photos: bool) -> Iterator[list[Case]]:
             note(f"digits only: {error}")
     yield list(demo.digits("mnist-cnn"))
     yield [*demo.digits("mnist-mlp"), *demo.mistake()]
+
+
+def _reviews() -> Iterator[tuple[TextAttribution, ...]]:
+    """The reviews in both languages; Korean ones are left out with a note where their package is missing."""
+    from relprop import demo
+    from relprop.errors import MissingExtra
+
+    for language in demo.REVIEWS:
+        try:
+            yield from demo.reviews(language)
+        except MissingExtra as error:
+            note(f"no reviews in {language!r}: {error}")
 
 
 def _made(folder: Path) -> Path:
