@@ -24,7 +24,10 @@ def test_every_block_runs_and_the_rule_of_ones_own_explains(tmp_path: Path, monk
     names: dict[str, object] = {"model": zoo.load("mnist-cnn"), "x": zoo.digits()[0][:2]}
     for block in blocks():
         exec(block, names)
-    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.png", "net.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"heatmap.png", "net.html", "review.html"}
+    assert names["exact"].is_conservative(1e-5)  # type: ignore[attr-defined]
+    assert names["found"].words[1].text == "bad"  # type: ignore[attr-defined]
+    assert len(names["compared"]) == 4  # type: ignore[arg-type]
 
     class Features(nn.Module):
         def __init__(self) -> None:
