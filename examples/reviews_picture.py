@@ -1,4 +1,4 @@
-"""An English and a Korean film review, the words painted by what they say for the model's decision: the README's picture.
+"""An English and a Korean film review, the words painted by what they say for the decision: the README's picture.
 
 python examples/reviews_picture.py reviews.png     (needs the extra "korean")
 """
