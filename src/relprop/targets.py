@@ -89,7 +89,8 @@ def select(
         raise InvalidOutput(
             f"the model returned shape {tuple(scores.shape)} for an input with first dimension {batch}: the first "
             "dimension of both must be the batch. Write x.unsqueeze(0) for a single sample; for a model that takes "
-            "(time, batch, ...), relprop.explain(lambda x: model(x.transpose(0, 1)), x.transpose(0, 1)); or a target function"
+            "(time, batch, ...), relprop.explain(lambda x: model(x.transpose(0, 1)), x.transpose(0, 1)); or a target "
+            "function"
         )
     if scores.dim() > 2:
         raise InvalidTarget(
