@@ -344,6 +344,14 @@ def test_toy_sequences_are_what_the_task_says(data: toy.Sequences) -> None:
     assert torch.equal(data.results(-1.0), data.numbers[:, 0] - data.numbers[:, 1])
 
 
+def test_signed_distractors_differ_in_their_signs_only(data: toy.Sequences) -> None:
+    signed = toy.sequences(3000, torch.Generator().manual_seed(1), signed=True)
+    assert torch.equal(signed.x.abs(), data.x.abs())
+    assert torch.equal(signed.numbers, data.numbers)
+    distractors = signed.x[..., 0][signed.x[..., 0] != 0]
+    assert distractors.sign().mean().abs() < 0.05
+
+
 class Oracle(nn.Module):
     """Adds the second features, without any LSTM: explained exactly, R_a = n_a."""
 
@@ -467,6 +475,10 @@ def test_the_commands_print_and_save(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "p.json").read_text())
     assert figures["samples"] == 100
     assert set(figures["aopc_most"]) == {"epsilon", "gradient", "random"}
+    toyed = CliRunner().invoke(app, ["toy", "--task", "addition", "--networks", "1", "--error", "0.2", "--signed"])
+    assert toyed.exit_code == 0, toyed.output
+    assert "Addition, 1 network " in toyed.stdout
+    assert "Subtraction" not in toyed.stdout
     refused = CliRunner().invoke(app, ["pixels", "--explanations", "epsilom"])
     assert refused.exit_code == 1
     assert "epsilom" in refused.output

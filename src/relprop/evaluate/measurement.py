@@ -57,7 +57,7 @@ class Curves:
 
     def table(self) -> Table:
         """A row for each curve."""
-        rows = tuple((name, *(f"{value:.4g}" for value in curve)) for name, curve in self.values.items())
+        rows = tuple((name, *(f"{value:.3g}" for value in curve)) for name, curve in self.values.items())
         return Table(self.title, (self.x_label, *map(str, self.steps)), rows)
 
 

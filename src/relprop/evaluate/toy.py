@@ -38,7 +38,7 @@ class Sequences(NamedTuple):
     """Sequences of the toy task.
 
     x: (sequences, 10, 2), zero after a sequence's end. At the places a < b it holds (0, n_a) and (0, n_b), with n
-    uniform in [-1, -0.5] and [0.5, 1]; everywhere else (d, 0), with d uniform in [0.5, 1].
+    uniform in [-1, -0.5] and [0.5, 1]; everywhere else (d, 0), with d uniform in [0.5, 1], or drawn as n if signed.
     lengths: (sequences,), from 4 to 10. places: (sequences, 2), a and b.
     """
 
@@ -56,8 +56,8 @@ class Sequences(NamedTuple):
         return self.numbers[:, 0] + sign * self.numbers[:, 1]
 
 
-def sequences(count: int, chance: torch.Generator) -> Sequences:
-    """Sequences of the toy task, float64."""
+def sequences(count: int, chance: torch.Generator, signed: bool = False) -> Sequences:
+    """Sequences of the toy task, float64; `signed`: with distractors of both signs."""
     lengths = torch.randint(SHORTEST, LONGEST + 1, (count,), generator=chance)
     inside = torch.arange(LONGEST) < lengths[:, None]
     sizes = 0.5 + 0.5 * torch.rand(count, LONGEST, generator=chance, dtype=torch.float64)
@@ -65,7 +65,7 @@ def sequences(count: int, chance: torch.Generator) -> Sequences:
     lots = torch.rand(count, LONGEST, generator=chance).masked_fill(~inside, -1)
     places = lots.topk(2, dim=1).indices.sort(dim=1).values
     chosen = torch.zeros(count, LONGEST, dtype=torch.bool).scatter(1, places, True)
-    distractors = sizes * (inside & ~chosen)
+    distractors = sizes * (signs if signed else 1) * (inside & ~chosen)
     return Sequences(torch.stack([distractors, sizes * signs * chosen], 2), lengths, places)
 
 
@@ -117,7 +117,8 @@ class ToyFigures(Measurement):
             for name, row in self.figures[task].items()
         )
         errors = self.errors[task]
-        title = f"{task.capitalize()}, {len(errors)} networks (MSE {min(errors):.1e} to {max(errors):.1e}), in percent"
+        counted = "1 network" if len(errors) == 1 else f"{len(errors)} networks"
+        title = f"{task.capitalize()}, {counted} (MSE {min(errors):.1e} to {max(errors):.1e}), in percent"
         return Table(title, ("", "corr(n_a, R_a)", f"corr({summand}, R_b)", "(R_a + R_b) / y"), rows)
 
 
@@ -131,13 +132,18 @@ def explainers(model: nn.Module, eps: float) -> dict[str, Callable[..., Any]]:
 
 
 def measure(
-    networks: Mapping[str, Sequence[nn.Module]], *, eps: float = 1e-6, seed: int = 0, progress: Progress | None = None
+    networks: Mapping[str, Sequence[nn.Module]],
+    *,
+    eps: float = 1e-6,
+    signed: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> ToyFigures:
     """The figures of networks trained on each task (see `relprop.evaluate.toy_training.train`).
 
-    progress: called with (networks done, networks to do).
+    eps: the stabiliser. signed: distractors of both signs. progress: called with (networks done, networks to do).
     """
-    data = sequences(TEST_SEQUENCES, torch.Generator().manual_seed(seed))
+    data = sequences(TEST_SEQUENCES, torch.Generator().manual_seed(seed), signed)
     todo = sum(map(len, networks.values()))
     figures: dict[str, dict[str, tuple[Fidelity, ...]]] = {}
     errors: dict[str, tuple[float, ...]] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +31,7 @@ def train(
     *,
     converged: float = CONVERGED,
     biases: bool = False,
+    signed: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[nn.Module]:
@@ -37,7 +40,8 @@ def train(
     From each start, drawn as nn.LSTM draws it, a network is trained until its mean squared error is below half of
     `converged`, and taken if it is below `converged` on 2,500 other sequences too. Deterministic given the seed.
 
-    biases: give the candidate and the head a bias. progress: called with (networks converged, count).
+    biases: give the candidate and the head a bias. signed: distractors of both signs. progress: called with (networks
+    converged, count).
     Raises RelpropError where too few converge.
     """
     chance = torch.Generator().manual_seed(seed)
@@ -45,10 +49,12 @@ def train(
     if not biases:
         free[list(CONSTANTS)] = 0
     found: list[nn.Module] = []
+    least = math.inf
     for _ in range(MOST_ROUNDS):
-        data, held_out = sequences(TRAINING_SEQUENCES, chance), sequences(TEST_SEQUENCES, chance)
+        data, held_out = (sequences(size, chance, signed) for size in (TRAINING_SEQUENCES, TEST_SEQUENCES))
         starts = free * (2 * torch.rand(STARTS, SIZE, generator=chance, dtype=torch.float64) - 1)
         fitted, errors = fit(starts, free, data, TASKS[task], converged / 2)
+        least = min(least, float(errors.min()))
         for row in fitted[errors < converged / 2]:
             model = as_module(row, biases)
             if len(found) < count and error(model, held_out, TASKS[task]) < converged:
@@ -59,7 +65,8 @@ def train(
             return found
     raise RelpropError(
         f"only {len(found)} of {count} networks learned {task} to an error below {converged:g} from "
-        f"{MOST_ROUNDS * STARTS} starts; ask for fewer, or for a larger error"
+        f"{MOST_ROUNDS * STARTS} starts; the smallest error met in training was {least:.2g}. Ask for fewer, or for a "
+        "larger error"
     )
 
 
