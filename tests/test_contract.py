@@ -803,6 +803,8 @@ def test_the_graph_is_freed_without_the_garbage_collector(name: str, rules: str)
     model, x = MODELS[name](True)
     if not isinstance(model, nn.Module):
         pytest.skip("no modules to look into")
+    target = {"unet": lambda o: o[:, 0].mean((1, 2)), "tuple_output": lambda o: o[0][:, 0]}.get(name, 1)
+    relprop.explain(model, x, target, rules=rules)  # what torch imports on first use keeps its caller's tensors
     inside: list[weakref.ref[Tensor]] = []
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
@@ -811,7 +813,6 @@ def test_the_graph_is_freed_without_the_garbage_collector(name: str, rules: str)
 
     for module in list(model.modules())[1:]:
         module.register_forward_hook(look)
-    target = {"unet": lambda o: o[:, 0].mean((1, 2)), "tuple_output": lambda o: o[0][:, 0]}.get(name, 1)
     gc.collect()
     gc.disable()
     try:
@@ -1511,3 +1512,61 @@ def test_a_score_that_comes_straight_out_of_a_layer_or_a_sum_follows_its_rule() 
     rules = RuleMap([("sum", Epsilon(0.5))])
     close(relprop.explain(lambda x: (x * w).sum(1), x, rules=rules).relevance, expected)
     close(relprop.explain(lambda x: x * w, x, lambda y: y[:, 0] + y[:, 1], rules=rules).relevance, expected)
+
+
+@pytest.mark.parametrize(
+    ("ids", "says"),
+    [
+        (torch.full((2, 3), 9), "ids go from 9 to 9, over 3 tokens"),
+        (torch.ones(2, 3), r"ids\.long\(\)"),
+    ],
+    ids=["beyond the embedding", "floating point"],
+)
+def test_ids_that_an_embedding_refuses_get_a_sentence(ids: Tensor, says: str) -> None:
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 2)).eval()
+    with pytest.raises(relprop.errors.InvalidInput, match=says):
+        relprop.explain(model, ids, 1)
+
+
+def test_token_ids_rearranged_before_the_embedding_are_explained_where_they_came_from() -> None:
+    torch.manual_seed(0)
+    embedding, head = nn.Embedding(20, 4).double(), nn.Linear(4, 3).double()
+    weigh = torch.arange(1.0, 4.0, dtype=torch.float64)[:, None]
+    ids = torch.randint(20, (3, 3))
+
+    def plain(ids: Tensor) -> Tensor:
+        return head((embedding(ids) * weigh).mean(1))
+
+    def rearranged(ids: Tensor) -> Tensor:
+        return head((embedding(ids.t().flip(1).float().long()).transpose(0, 1) * weigh).mean(1).flip(0))
+
+    def beside(ids: Tensor) -> Tensor:
+        start = torch.full((len(ids), 1), 7)
+        return head((embedding(torch.cat([start, torch.nn.functional.pad(ids, (0, 1))], 1))[:, 1:4] * weigh).mean(1))
+
+    expected = relprop.explain(plain, ids, 1).relevance
+    for model in (rearranged, beside):
+        torch.testing.assert_close(model(ids), plain(ids))
+        torch.testing.assert_close(relprop.explain(model, ids, 1).relevance, expected)
+    torch.testing.assert_close(
+        relprop.explain(rearranged, ids, 1, method="gradient_x_input").relevance,
+        relprop.explain(plain, ids, 1, method="gradient_x_input").relevance,
+    )
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+def test_an_embedding_bag_is_an_embedding_and_a_sum(mode: str) -> None:
+    torch.manual_seed(0)
+    bag, head = nn.EmbeddingBag(20, 4, mode=mode, padding_idx=0).double(), nn.Linear(4, 3).double()
+    ids = torch.tensor([[3, 5, 3, 0], [1, 0, 0, 0]])
+    found = relprop.explain(nn.Sequential(bag, head).eval(), ids, 1, rules=relprop.rules.Zero())
+    assert torch.equal(found.output, head(bag(ids)).detach())
+    counts = (ids != 0).sum(1, keepdim=True) if mode == "mean" else 1
+    expected = (bag.weight[ids] @ head.weight[1]) * (ids != 0) / counts
+    torch.testing.assert_close(found.relevance, expected.detach())
+
+
+def test_a_sigmoid_in_place_at_the_end_is_left_out_like_any_other() -> None:
+    head = nn.Linear(4, 2)
+    found = relprop.explain(lambda x: torch.sigmoid_(head(x)), x := torch.randn(2, 4), 1)
+    torch.testing.assert_close(found.score, head(x)[:, 1].detach())

@@ -398,7 +398,7 @@ def test_a_reshape_in_place_of_a_transposition_is_recognised(x: torch.Tensor) ->
     ("change", "words"),
     [
         (lambda p: p["weights"].__setitem__(3, p["weights"][2]), "bias_hh"),
-        (lambda p: p.update(head_bias=2 * p["head_bias"]), "added to the scores"),
+        (lambda p: p.update(head_bias=2 * p["head_bias"]), "the toolbox adds"),
         (lambda p: p.update(head_bias=None), "a bias at the output is missing"),
     ],
 )
@@ -421,13 +421,15 @@ def test_a_bias_that_was_left_out_inside_is_asked_for(x: torch.Tensor) -> None:
     right = models.lstm(**parts)
     parts["weights"] = parts["weights"][:2]
     report = check_forward(models.lstm(**parts), x, right(x))
-    assert "none of the usual mistakes" in report.explanation
-    assert "recurrent: no bias there" in report.explanation
+    assert "none of the" in report.explanation
+    assert "recurrent has none" in report.explanation
     assert report.table
+    one = check_forward(models.lstm(**parts | {"weights": parts_of(right)["weights"][:3]}), x, right(x))
+    assert "recurrent has one of two, bias_ih" in one.explanation
 
 
 @pytest.mark.parametrize("what", ["weights", "head", "both"])
-def test_directions_changed_over_are_recognised(what: str, x: torch.Tensor) -> None:
+def test_swapped_directions_are_recognised(what: str, x: torch.Tensor) -> None:
     right = lstm_with_head(bidirectional=True)
     parts = parts_of(right)
     if what != "head":
@@ -466,7 +468,7 @@ def test_a_forgotten_batch_first_is_recognised(last: bool, x: torch.Tensor) -> N
     assert "batch_first=True" in str(report)
 
 
-def test_time_and_batch_changed_over_in_the_input_are_recognised() -> None:
+def test_time_and_batch_swapped_in_the_input_are_recognised() -> None:
     model = lstm_with_head()
     square = torch.randn(4, 4, 5, dtype=torch.float64)
     assert "x.transpose(0, 1)" in check_forward(model, square.transpose(0, 1), model(square)).explanation
@@ -494,6 +496,28 @@ def test_a_mistake_is_recognised_behind_a_softmax_too(x: torch.Tensor) -> None:
     report = check_forward(models.lstm(**parts), x, right(x).softmax(1))
     assert 'gate_order="igfo"' in report.explanation
     assert "softmax" in report.explanation
+
+
+def test_nothing_but_the_cause_is_shown_where_there_is_one() -> None:
+    rng = np.random.default_rng(0)
+    kernel, x = rng.normal(size=(5, 5)), rng.normal(size=(3, 5))
+    model = models.sequential([Linear(kernel), "softmax"])
+    report = check_forward(model, x, np.exp(x @ kernel) / np.exp(x @ kernel).sum(1, keepdims=True))
+    assert str(report) == report.explanation
+    assert [what for what, _ in report.table] == [
+        "0.weight is transposed, which its square shape does not show: give its .T"
+    ]
+
+
+def test_scores_are_no_probabilities(x: torch.Tensor) -> None:
+    report = check_forward(lstm_with_head(), x, torch.randn(3, 4))
+    assert not any("softmax" in what or "sigmoid" in what for what, _ in report.table)
+
+
+def test_a_small_difference_is_asked_about() -> None:
+    values = np.random.default_rng(0).normal(size=(4, 3))
+    report = check_forward(nn.BatchNorm1d(3).double().eval(), values, values / np.sqrt(1 + 1e-3))
+    assert "eps is 1e-3 in Keras" in report.explanation
 
 
 def test_both_probabilities_of_one_score(x: torch.Tensor) -> None:

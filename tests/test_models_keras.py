@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +24,7 @@ pytest.importorskip("h5py")
 
 import relprop  # noqa: E402
 from relprop import models  # noqa: E402
-from relprop.errors import InvalidFile, TrainingMode, UnsupportedModel  # noqa: E402
+from relprop.errors import InvalidFile, InvalidInput, TrainingMode, UnsupportedModel  # noqa: E402
 from relprop.models import Conv, Linear  # noqa: E402
 from relprop.rules import Epsilon, Gamma  # noqa: E402
 
@@ -80,32 +82,40 @@ def assert_same_relevance(
 # ---- recurrent
 
 
-def stabilised(eps: float) -> relprop.RuleMap:
-    """A recurrent layer of torch's stabilises the sum in its cell by its rule; in a cell written out it is a sum."""
-    return relprop.RuleMap([("affine", Epsilon(eps)), ("sum", Epsilon(eps))])
+under_each_rule = pytest.mark.parametrize(
+    ("dtype", "rules"),
+    [
+        ("float32", "auto"),
+        ("float32", Epsilon(0.1)),
+        ("float64", "epsilon"),
+        ("float64", Epsilon(0.01)),
+        ("float64", Epsilon(0.1)),
+    ],
+    indirect=["dtype"],
+)
 
 
-def lstm_twin(model: Any, layer: int = 1) -> nn.Module:
-    embedding, recurrent, dense = weights(model.layers[0]), weights(model.layers[layer]), weights(model.layers[-1])
+def lstm_twin(model: Any) -> models.RecurrentNetwork:
+    embedding, recurrent, dense = weights(model.layers[0]), weights(model.layers[1]), weights(model.layers[-1])
     w, reverse = recurrent[:3], recurrent[3:] or None
     return models.lstm(w, reverse, embedding=embedding[0], head=dense[0], head_bias=dense[1])
 
 
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
-def test_lstm_classifier(dtype: torch.dtype, eps: float) -> None:
-    model = built([L.Embedding(10, 5), L.LSTM(64), L.Dropout(0.5), L.Dense(2, activation="sigmoid")], IDS)
-    assert_same_relevance(model, lstm_twin(model), IDS, rules=stabilised(eps))
+@under_each_rule
+def test_lstm_classifier(dtype: torch.dtype, rules: Any) -> None:
+    model = built([L.Embedding(10, 5), L.LSTM(8), L.Dropout(0.5), L.Dense(2, activation="sigmoid")], IDS)
+    assert_same_relevance(model, lstm_twin(model), IDS, rules=rules)
 
 
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
-def test_lstm_with_recurrent_dropout(dtype: torch.dtype, eps: float) -> None:
+@under_each_rule
+def test_lstm_with_recurrent_dropout(dtype: torch.dtype, rules: Any) -> None:
     layers = [
         L.Embedding(10, 5),
-        L.LSTM(128, dropout=0.2, recurrent_dropout=0.2),
+        L.LSTM(8, dropout=0.2, recurrent_dropout=0.2),
         L.Dense(2, activation="sigmoid"),
     ]
     model = built(layers, IDS)
-    assert_same_relevance(model, lstm_twin(model), IDS, rules=stabilised(eps))
+    assert_same_relevance(model, lstm_twin(model), IDS, rules=rules)
 
 
 class Merged(nn.Module):
@@ -126,26 +136,26 @@ MERGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("merge", ["concat", *MERGES])
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
-def test_bidirectional_lstm(merge: str, eps: float, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("merge", ["concat", "mul", "sum", "ave"])
+@under_each_rule
+def test_bidirectional_lstm(merge: str, rules: Any, dtype: torch.dtype) -> None:
     model = built([L.Embedding(10, 5), L.Bidirectional(L.LSTM(6), merge_mode=merge), L.Dense(2)], IDS)
     if merge == "concat":
-        assert_same_relevance(model, lstm_twin(model), IDS, rules=stabilised(eps))
+        assert_same_relevance(model, lstm_twin(model), IDS, rules=rules)
         return
     table, w, dense = (weights(layer) for layer in model.layers)
     head = models.sequential([Linear(*dense)], layout="keras")
     twin = Merged(models.lstm(w[:3], w[3:], embedding=table[0]), head, MERGES[merge])
-    assert_same_relevance(model, twin.eval(), IDS, rules=stabilised(eps))
+    assert_same_relevance(model, twin.eval(), IDS, rules=rules)
 
 
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
+@under_each_rule
 @pytest.mark.parametrize("options", [{}, {"recurrent_dropout": 0.3}])
-def test_gru(options: dict[str, float], eps: float, dtype: torch.dtype) -> None:
+def test_gru(options: dict[str, float], rules: Any, dtype: torch.dtype) -> None:
     model = built([L.Embedding(10, 5), L.GRU(6, **options), L.Dense(2)], IDS)
     table, w, dense = (weights(layer) for layer in model.layers)
     twin = models.gru(w, embedding=table[0], head=dense[0], head_bias=dense[1])
-    assert_same_relevance(model, twin, IDS, rules=stabilised(eps))
+    assert_same_relevance(model, twin, IDS, rules=rules)
 
 
 class ResetBefore(nn.Module):
@@ -169,12 +179,12 @@ class ResetBefore(nn.Module):
         return self.head(h)
 
 
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
-def test_gru_that_resets_before_the_product(eps: float, dtype: torch.dtype) -> None:
+@under_each_rule
+def test_gru_that_resets_before_the_product(rules: Any, dtype: torch.dtype) -> None:
     model = built([L.Embedding(10, 5), L.GRU(6, reset_after=False), L.Dense(2)], IDS)
     table, w, dense = (weights(layer) for layer in model.layers)
     twin = ResetBefore(w, table[0], models.sequential([Linear(*dense)], layout="keras"))
-    assert_same_relevance(model, twin.eval(), IDS, rules=stabilised(eps))
+    assert_same_relevance(model, twin.eval(), IDS, rules=rules)
 
 
 class Plain(nn.Module):
@@ -202,17 +212,17 @@ def filled(layer: nn.RNNBase, w: list[np.ndarray]) -> nn.RNNBase:
     return layer
 
 
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
-def test_simple_rnn(eps: float, dtype: torch.dtype) -> None:
+@under_each_rule
+def test_simple_rnn(rules: Any, dtype: torch.dtype) -> None:
     model = built([L.Embedding(10, 5), L.SimpleRNN(6), L.Dense(2)], IDS)
     table, w, dense = (weights(layer) for layer in model.layers)
     layer = filled(nn.RNN(5, 6, batch_first=True, dtype=dtype), w)
     twin = Plain(table[0], [layer], models.sequential([Linear(*dense)], layout="keras")).eval()
-    assert_same_relevance(model, twin, IDS, rules=stabilised(eps))
+    assert_same_relevance(model, twin, IDS, rules=rules)
 
 
-@pytest.mark.parametrize("eps", [1e-6, 0.1])
-def test_lstms_on_top_of_each_other(eps: float, dtype: torch.dtype) -> None:
+@under_each_rule
+def test_lstms_on_top_of_each_other(rules: Any, dtype: torch.dtype) -> None:
     model = built([L.Embedding(10, 5), L.LSTM(6, return_sequences=True), L.LSTM(4), L.Dense(2)], IDS)
     table, first, second, dense = (weights(layer) for layer in model.layers)
     layers = [
@@ -220,35 +230,86 @@ def test_lstms_on_top_of_each_other(eps: float, dtype: torch.dtype) -> None:
         filled(nn.LSTM(6, 4, batch_first=True, dtype=dtype), second),
     ]
     twin = Plain(table[0], layers, models.sequential([Linear(*dense)], layout="keras")).eval()
-    assert_same_relevance(model, twin, IDS, rules=stabilised(eps))
+    assert_same_relevance(model, twin, IDS, rules=rules)
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+class FromStates(nn.Module):
+    """A recurrent layer of torch's from given states, then a linear layer on the last output."""
+
+    def __init__(self, layer: nn.RNNBase, head: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.head = layer, head
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.head(self.layer(x, h[None] if c is None else (h[None], c[None]))[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "SimpleRNN"])
+@under_each_rule
+def test_given_initial_states_are_inputs_with_their_share(kind: str, rules: Any, dtype: torch.dtype) -> None:
+    given = [torch.randn(2, 6, 5, dtype=dtype), *(torch.randn(2, 4, dtype=dtype) for _ in range(1 + (kind == "LSTM")))]
+    inputs = [keras.Input(tuple(tensor.shape[1:])) for tensor in given]
+    recurrent, dense = getattr(L, kind)(4), L.Dense(2)
+    model = built(keras.Model(inputs, dense(recurrent(inputs[0], initial_state=inputs[1:]))), given)
+    layer = filled((nn.LSTM if kind == "LSTM" else nn.RNN)(5, 4, batch_first=True, dtype=dtype), weights(recurrent))
+    twin = FromStates(layer, models.sequential([Linear(*weights(dense))], layout="keras")).eval()
+    found = relprop.explain(model, tuple(given), target=1, rules=rules).relevance
+    expected = relprop.explain(twin, tuple(given), target=1, rules=rules).relevance
+    size = SIZES[dtype] * max(float(r.abs().max()) for r in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=size)
+        assert theirs.abs().max() > 0
+
+
+MASKABLE = [
+    ("LSTM", {}),
+    ("LSTM", {"recurrent_dropout": 0.2}),
+    ("GRU", {}),
+    ("GRU", {"reset_after": False}),
+    ("SimpleRNN", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), MASKABLE)
 @double
-def test_masked_tokens_get_nothing_and_the_others_what_they_get_alone(kind: str, dtype: torch.dtype) -> None:
-    model = built([L.Embedding(10, 5, mask_zero=True), getattr(L, kind)(6), L.Dense(2)], PADDED)
-    together = relprop.explain(model, PADDED, target=1)
-    alone = relprop.explain(model, PADDED[:1, :4], target=1)
+def test_masked_tokens_get_nothing_and_the_others_what_they_get_alone(
+    kind: str, options: dict[str, Any], dtype: torch.dtype
+) -> None:
+    model = built([L.Embedding(10, 5, mask_zero=True), getattr(L, kind)(6, **options), L.Dense(2)], PADDED)
+    together = relprop.explain(model, PADDED, target=1, rules=Epsilon(0.1))
+    alone = relprop.explain(model, PADDED[:1, :4], target=1, rules=Epsilon(0.1))
     torch.testing.assert_close(together.relevance[0, :4], alone.relevance[0], rtol=1e-9, atol=1e-12)
     assert (together.relevance[0, 4:] == 0).all()
 
 
-@double
-def test_masked_bidirectional_lstm(dtype: torch.dtype) -> None:
+@under_each_rule
+def test_masked_bidirectional_lstm(rules: Any, dtype: torch.dtype) -> None:
     model = built([L.Embedding(10, 5, mask_zero=True), L.Bidirectional(L.LSTM(6)), L.Dense(2)], PADDED)
-    together = relprop.explain(model, PADDED, target=1, rules=stabilised(1e-6))
-    expected = relprop.explain(lstm_twin(model), PADDED[:1, :4], target=1, rules=stabilised(1e-6))
-    torch.testing.assert_close(together.relevance[0, :4], expected.relevance[0], rtol=1e-9, atol=1e-12)
+    together = relprop.explain(model, PADDED, target=1, rules=rules)
+    expected = relprop.explain(lstm_twin(model), PADDED[:1, :4], target=1, rules=rules).relevance[0]
+    size = SIZES[dtype] * float(expected.abs().max())
+    torch.testing.assert_close(together.relevance[0, :4], expected, rtol=0, atol=size)
     assert (together.relevance[0, 4:] == 0).all()
 
 
 # ---- feed-forward
 
 
-RULES = ["epsilon", "epsilon-plus", Gamma(0.25), "epsilon-alpha2-beta1", "epsilon-plus-flat"]
+under_each_preset = pytest.mark.parametrize(
+    ("dtype", "rules"),
+    [
+        ("float32", "epsilon-plus-flat"),
+        ("float64", "epsilon"),
+        ("float64", "epsilon-plus"),
+        ("float64", Gamma(0.25)),
+        ("float64", "epsilon-alpha2-beta1"),
+        ("float64", "epsilon-plus-flat"),
+    ],
+    indirect=["dtype"],
+)
 
 
-@pytest.mark.parametrize("rules", RULES)
+@under_each_preset
 def test_dense_network(rules: Any, dtype: torch.dtype) -> None:
     x = torch.randn(2, 5, dtype=dtype)
     model = built([L.Dense(7, activation="relu"), L.Dense(4, activation="tanh"), L.Dense(3, activation="softmax")], x)
@@ -273,7 +334,7 @@ class Mean(nn.Module):
         return x.mean((2, 3))
 
 
-@pytest.mark.parametrize("rules", RULES)
+@under_each_preset
 def test_convolutional_network(rules: Any, dtype: torch.dtype) -> None:
     x = torch.rand(2, 10, 10, 3, dtype=dtype)
     model = built(
@@ -306,7 +367,7 @@ def test_convolutional_network(rules: Any, dtype: torch.dtype) -> None:
     assert_same_relevance(model, twin, x, x.movedim(-1, 1), rules=rules)
 
 
-@pytest.mark.parametrize("rules", RULES)
+@under_each_preset
 def test_dense_after_a_flatten_of_channels_last(rules: Any, dtype: torch.dtype) -> None:
     x = torch.rand(2, 8, 8, 3, dtype=dtype)
     model = built([L.Conv2D(4, 3, activation="relu"), L.AveragePooling2D(2), L.Flatten(), L.Dense(3)], x)
@@ -320,7 +381,7 @@ class Largest(nn.Module):
         return x.amax(2)
 
 
-@pytest.mark.parametrize("rules", RULES)
+@under_each_preset
 def test_convolution_over_time(rules: Any, dtype: torch.dtype) -> None:
     x = torch.randn(2, 9, 5, dtype=dtype)
     model = built([L.Conv1D(4, 3, activation="relu"), L.MaxPooling1D(), L.GlobalMaxPooling1D(), L.Dense(3)], x)
@@ -343,7 +404,7 @@ class Separable(nn.Module):
         return self.head(self.net(x))
 
 
-@pytest.mark.parametrize("rules", RULES)
+@under_each_preset
 def test_separable_convolution(rules: Any, dtype: torch.dtype) -> None:
     x = torch.rand(2, 8, 8, 3, dtype=dtype)
     model = built([L.SeparableConv2D(4, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(2)], x)
@@ -373,13 +434,22 @@ def branches() -> Any:
     return keras.Model(x, L.Dense(3, name="head")(L.GlobalAveragePooling2D()(both)))
 
 
-@pytest.mark.parametrize("rules", RULES)
+@under_each_preset
 def test_functional_model_with_branches(rules: Any, dtype: torch.dtype) -> None:
     x = torch.rand(2, 6, 6, 2, dtype=dtype)
     model = built(branches(), x)
     first, second, head = (weights(model.get_layer(name)) for name in ("first", "second", "head"))
     twin = Branches(Conv(*first, padding="same"), Conv(*second, padding="same"), Linear(*head)).eval()
     assert_same_relevance(model, twin, x, x.movedim(-1, 1), rules=rules)
+
+
+def test_ids_of_any_integer_type_are_ids_and_arrays_are_refused() -> None:
+    model = built([L.Embedding(10, 5), L.LSTM(6), L.Dense(2)], IDS)
+    expected = relprop.explain(model, IDS, target=1).relevance
+    assert torch.equal(relprop.explain(model, IDS.int(), target=1).relevance, expected)
+    assert torch.equal(relprop.explain(model, IDS.short(), target=1).relevance, expected)
+    with pytest.raises(InvalidInput, match=r"torch\.from_numpy"):
+        relprop.explain(model, IDS.numpy())
 
 
 def test_several_inputs_by_position_and_by_name() -> None:
@@ -528,18 +598,7 @@ def run(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_another_backend_is_refused_with_what_to_set(tmp_path: Path) -> None:
-    (tmp_path / "model.keras").write_bytes(b"")
-    load = f"""
-import relprop.models
-from relprop.errors import UnsupportedModel
-try:
-    relprop.models.load_keras({str(tmp_path / "model.keras")!r})
-except UnsupportedModel as error:
-    print(error)
-"""
-    assert 'os.environ["KERAS_BACKEND"] = "torch"' in run(load, KERAS_BACKEND="tensorflow")
-
+def test_another_backend_is_refused_with_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Layer:
         name = "elsewhere"
 
@@ -550,12 +609,73 @@ except UnsupportedModel as error:
     with pytest.raises(UnsupportedModel, match=r'os\.environ\["KERAS_BACKEND"\] = "torch".*load_keras'):
         relprop.explain(Layer(), torch.ones(1, 3))
 
+    (tmp_path / "model.keras").write_bytes(b"")
+    monkeypatch.delitem(sys.modules, "keras")
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    with pytest.raises(UnsupportedModel, match=r'os\.environ\["KERAS_BACKEND"\] = "torch"'):
+        models.load_keras(tmp_path / "model.keras")
 
-def test_loading_needs_nothing_set(tmp_path: Path) -> None:
-    model = built([L.Dense(2)], torch.ones(1, 3))
-    model.save(tmp_path / "model.keras")
-    code = f"import relprop.models; print(relprop.models.load_keras({str(tmp_path / 'model.keras')!r}).name)"
-    assert run(code) == model.name
+
+TEXT = "this film was not good at all , sorry"
+VOCABULARY = {word: 1100 * (i + 1) for i, word in enumerate(TEXT.split())}
+LOAD_AND_EXPLAIN = f"""
+import json, re, sys, torch, relprop, relprop.models
+from relprop.rules import Epsilon
+
+def tokenizer(text):
+    spans = [found.span() for found in re.finditer(r"\\S+", text)]
+    words = [text[start:end] for start, end in spans]
+    return {{"ids": [{VOCABULARY}[word] for word in words], "tokens": words, "offsets": spans}}
+
+for path in {{paths}}:
+    model = relprop.models.load_keras(path)
+    ids = torch.tensor([list({VOCABULARY}.values())])
+    found = relprop.explain(model, ids, target=1, rules=Epsilon(0.1), layers=["lstm"])
+    words = relprop.explain_text(model, tokenizer, {TEXT!r}, target=1).words
+    rules = relprop.RuleMap([("lst*", Epsilon(0.5)), ("affine", Epsilon(0.1))])
+    shown = {{op.module: op.rule for op in relprop.check(model, ids, rules=rules).operations if op.kind == "linear"}}
+    print(json.dumps([
+        float(found.score[0]), found.relevance[0].tolist(), found.layers["lstm"][0].tolist(),
+        [word.text for word in words], [word.relevance for word in words], shown,
+    ]))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_tutorial_classifiers_load_in_a_process_where_nothing_is_set(tmp_path: Path) -> None:
+    last = {"activation": "sigmoid", "name": "dense"}
+    tutorials = {
+        "64": [L.Embedding(10001, 128), L.LSTM(64, name="lstm"), L.Dropout(0.5), L.Dense(2, **last)],
+        "128": [
+            L.Embedding(10001, 128),
+            L.LSTM(128, dropout=0.2, recurrent_dropout=0.2, name="lstm"),
+            L.Dense(2, **last),
+        ],
+    }
+    ids = torch.tensor([list(VOCABULARY.values())])
+    paths, twins = [], []
+    for name, layers in tutorials.items():
+        model = keras.Sequential(layers)
+        model(ids)
+        for suffix in (".keras", ".h5"):
+            paths.append(str(tmp_path / f"{name}{suffix}"))
+            model.save(paths[-1])
+            twins.append(lstm_twin(model))
+    printed = run(LOAD_AND_EXPLAIN.replace("{paths}", repr(paths))).splitlines()
+    for line, twin in zip(printed, twins, strict=True):
+        score, relevance, inside, words, of_words, rules = json.loads(line)
+        expected = relprop.explain(twin, ids, target=1, rules=Epsilon(0.1))
+        assert score == pytest.approx(float(expected.score[0]), rel=1e-5)
+        assert_close(relevance, expected.relevance[0])
+        states = twin.recurrent(twin.embedding(ids))[1][0][0, 0].detach()  # the bias is zero
+        assert_close(inside, states * twin.head.weight[1].detach() * score / (score + math.copysign(0.1, score)))
+        assert words == TEXT.split()
+        assert_close(of_words, relprop.explain(twin, ids, target=1).relevance[0])
+        assert rules == {"lstm": repr(Epsilon(0.5)), "dense": repr(Epsilon(0.1))}
+
+
+def assert_close(found: list[float], expected: Tensor) -> None:
+    torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_importing_relprop_does_not_import_keras() -> None:

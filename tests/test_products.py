@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import relprop
 from relprop import RuleMap
-from relprop.rules import Absolute, Half, ProductRule, Proportional, SignalTakesAll, Zero
+from relprop.rules import Absolute, Epsilon, Half, ProductRule, Proportional, SignalTakesAll, Zero
 
 EPS = 1e-6
 
@@ -116,3 +116,45 @@ def test_shares_element_by_element_are_refused_for_matrix_products() -> None:
     rules = RuleMap([("attention", Absolute()), ("affine", Zero())])
     with pytest.raises(relprop.errors.InvalidRule, match=r"product of matrices.*Half"):
         relprop.explain(attention(q, k, v), x, 1, rules=rules)
+
+
+def test_a_factor_computed_through_weights_is_no_activation_of_its_input() -> None:
+    """x * tanh(2 (W x) + 1): two signals, half each, though constants folded into W x came in between."""
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 3).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        return (x * torch.tanh(2 * layer(x) + 1)).sum(1, keepdim=True)
+
+    z = 2 * layer(x) + 1
+    relevance = x * torch.tanh(z) / 2  # of x itself, and of z
+    through = x * ((relevance / z) @ (2 * layer.weight))
+    found = relprop.explain(model, x, 0, rules=Zero()).relevance
+    torch.testing.assert_close(found, (relevance + through).detach())
+
+
+def test_a_signal_plus_a_constant_times_the_signal_is_shared_in_halves() -> None:
+    x, c = torch.tensor([[2.0, -1.0]]), torch.tensor([3.0, 0.5])
+    found = relprop.explain(lambda x: (x * (x + c)).sum(1, keepdim=True), x, 0).relevance
+    product = x * (x + c)
+    torch.testing.assert_close(found, product / 2 + product / 2 * x / (x + c))
+
+
+def test_the_sum_of_two_cells_outputs_is_an_ordinary_sum() -> None:
+    """Two directions added up are no f c + i g: the stabiliser of linear operations is none of theirs."""
+    torch.manual_seed(0)
+    a, b, c, d = (nn.Linear(3, 2) for _ in range(4))
+    x, y = torch.randn(1, 3), torch.randn(1, 3)
+
+    def model(x: Tensor, y: Tensor) -> Tensor:
+        return a(x).sigmoid() * b(x).tanh() + c(y).sigmoid() * d(y).tanh()
+
+    def cell(x: Tensor, y: Tensor) -> Tensor:
+        return a(x).sigmoid() * b(y).tanh() + c(x).sigmoid() * d(y).tanh()
+
+    rules = {
+        f: [op.rule for op in relprop.check(f, (x, y), rules=Epsilon(0.1)).operations if op.kind == "sum"]
+        for f in (model, cell)
+    }
+    assert rules == {model: ["Zero()"], cell: [repr(Epsilon(0.1))]}

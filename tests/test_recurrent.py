@@ -893,8 +893,32 @@ def test_rules_that_mean_nothing_for_a_recurrent_layer_are_refused(kind: str, ru
 
 def test_layers_gives_the_relevance_of_the_hidden_states() -> None:
     model, x = reader(recurrent("LSTM", bidirectional=True), 4), torch.randn(2, 4, 3)
+    with torch.no_grad():
+        model.head.weight[:, 4 * 8 :] = 0  # it reads the output alone
     found = relprop.explain(model, x, 1, rules=Epsilon(0.01), layers=["recurrent"]).layers["recurrent"]
     assert error(found, by_oracle(model, 1, oracle.Rule(0.01), x)[1]) < TOLERANCE
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_what_the_last_states_get_is_seen_at_the_hidden_states(batch_first: bool) -> None:
+    layer, head = recurrent("LSTM", bidirectional=True, batch_first=batch_first), nn.Linear(8, 3)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return head(torch.cat(list(layer(x if batch_first else x.transpose(0, 1))[1][0]), 1))
+
+    x = torch.randn(2, 4, 3)
+    found = relprop.explain(Model().eval(), x, 1, rules=Zero(), layers=["recurrent"]).layers["recurrent"]
+    found = found if batch_first else found.transpose(0, 1)
+    with torch.no_grad():
+        last = torch.cat(list(layer(x if batch_first else x.transpose(0, 1))[1][0]), 1)
+    expected = torch.zeros(2, 4, 8)
+    expected[:, -1, :4], expected[:, 0, 4:] = (last * head.weight[1].detach()).split(4, 1)
+    torch.testing.assert_close(found, expected)
 
 
 class Stacked(nn.Module):

@@ -365,7 +365,7 @@ class TestExplainText:
         assert explainer("another", 0).label == "no"
 
     def test_ids_beyond_the_embedding_say_which_tokenizer_to_give(self) -> None:
-        with pytest.raises(InvalidInput, match=r"the ids go up to 6.* that the model was trained with"):
+        with pytest.raises(InvalidInput, match=r"the ids go from 3 to 6.* it was trained with"):
             explain_text(Bag(4), split, "a fine film")
 
     @pytest.mark.parametrize(

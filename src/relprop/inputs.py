@@ -58,6 +58,22 @@ def integer_input(trace: Trace) -> InvalidInput:
     )
 
 
+def misread_ids(trace: Trace, error: Exception) -> InvalidInput | None:
+    """What an embedding meant when it refused its ids, if that is what happened."""
+    told = str(error)
+    if isinstance(error, IndexError) and "index out of range" in told:
+        ids = [given.tensor for given in trace.inputs if not given.tensor.is_floating_point()]
+        if ids:
+            low, high = min(int(t.min()) for t in ids), max(int(t.max()) for t in ids)
+            return InvalidInput(
+                f"the model can't look up a token: the ids go from {low} to {high}, over {ids[0].shape[-1]} tokens. "
+                "Give the ids of the tokenizer it was trained with, and no more tokens than the model has places for"
+            )
+    if isinstance(error, RuntimeError) and "'indices'" in told and "scalar types" in told:
+        return InvalidInput("an embedding of the model takes ids, and got numbers of another type. Write ids.long()")
+    return None
+
+
 def checked_bounds(bounds: Any) -> Bounds | None:
     if bounds is None:
         return None

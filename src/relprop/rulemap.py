@@ -72,8 +72,9 @@ class RuleMap:
                         'rest, for example ("affine", Epsilon())'
                     )
                 rules[op.index] = Zero()
-            if op.cell and not isinstance(rules[op.index], (Zero, Epsilon)):
-                rules[op.index] = Zero()
+            if op.cell:
+                rule = rules[op.index]  # of which a sum takes the stabiliser
+                rules[op.index] = Epsilon(rule.eps) if isinstance(rule, Epsilon) else Zero()
             if not op.affine:
                 rules[op.index].stabiliser()
         self._require_used(operations if recorded is None else recorded)
@@ -98,7 +99,10 @@ class RuleMap:
     @property
     def gives_to_gates(self) -> bool:
         """Whether gates may take relevance, so that the way to them must be kept."""
-        return any(isinstance(rule, ProductRule) and rule != SignalTakesAll() for _, rule in self.entries)
+        return any(
+            isinstance(rule, ProductRule) and rule != SignalTakesAll() and selector != "attention"
+            for selector, rule in self.entries
+        )
 
     @property
     def needs_paths_everywhere(self) -> bool:

@@ -20,7 +20,7 @@ from relprop.engine.operation import Flow, Operation
 from relprop.engine.tokens import at_input
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
-from relprop.inputs import Inputs, input_name, integer_input
+from relprop.inputs import Inputs, input_name, integer_input, misread_ids
 from relprop.models import named_modules
 from relprop.presets import choose
 from relprop.rulemap import RuleMap
@@ -62,13 +62,14 @@ class Session:
             if isinstance(x, dict):
                 return model(**{k: trace.enter(k, v) if isinstance(v, Tensor) else v for k, v in x.items()})
             return model(*(trace.enter(i, v) if isinstance(v, Tensor) else v for i, v in enumerate(x)))
-        except RuntimeError as error:
-            if trace.inputs and not any(given.leaves for given in trace.inputs):
-                raise integer_input(trace) from error
-            mismatch = _dtype_mismatch(model, trace)
-            if mismatch is not None:
-                raise mismatch from error
-            raise
+        except (RuntimeError, IndexError) as error:
+            understood = misread_ids(trace, error)
+            if understood is None and isinstance(error, RuntimeError):
+                unembedded = trace.inputs and not any(given.leaves for given in trace.inputs)
+                understood = integer_input(trace) if unembedded else _dtype_mismatch(model, trace)
+            if understood is None:
+                raise
+            raise understood from error
 
     @property
     def used(self) -> list[Any]:

@@ -118,7 +118,8 @@ class Call:
         for i, tensor in enumerate(results):
             op.shape = tuple(tensor.shape)
             node = Node(op, role, tuple(tensor.shape), tensor.device)
-            if len(op.sources) == 1 and (op.kind == "activation" or op.name in _POINTWISE):
+            pointwise = op.kind == "activation" or (op.name in _POINTWISE and not op.affine)
+            if pointwise and len(op.sources) == 1:
                 node.function_of = op.sources[0].function_of or op.sources[0]
                 node.activated = op.kind == "activation" or op.sources[0].activated
             if paths is not None:

@@ -65,7 +65,7 @@ def remember_gate(call: Call, gate: Tensor, signal: Any, out: Tensor) -> None:
     """After gate * signal: remember the gate if the signal came straight out of a linear operation, or is constant."""
     if out.shape != gate.shape:
         return
-    call.node(out).gate_times_signal = True
+    call.node(out).gate = call.node(gate)
     if call.trace.gates:
         return
     if not call.live(signal):
@@ -112,6 +112,14 @@ def _side_by_side(call: Call, sources: list[Tensor], lead: torch.Size) -> Tensor
     """[x, h]: the sources, of shape (*lead, features) or to be expanded to it, along the last axis."""
     expanded = [s if s.shape[:-1] == lead else call.decompose(Tensor.expand, s, *lead, -1) for s in sources]
     return cast(Tensor, expanded[0] if len(expanded) == 1 else call.decompose(torch.cat, expanded, -1))
+
+
+def same_cell(trace: Trace, a: Node, b: Node) -> bool:
+    """Whether two gates belong to one recurrent cell: linear operations on the same inputs open and close them."""
+    read = [
+        {id(t.record.op.sources[0]) for t in terms(trace, g.function_of or g) if t.source is not None} for g in (a, b)
+    ]
+    return bool(read[0]) and read[0] == read[1]
 
 
 def terms(trace: Trace, node: Node) -> tuple[Term, ...]:

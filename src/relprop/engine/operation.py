@@ -159,7 +159,8 @@ class Node:
     replay: Replay | None = None
     unsquashed: Tensor | None = None
     part: Replay | None = None
-    gate_times_signal: bool = False
+    # The gate, if it is a gate times a signal.
+    gate: Node | None = None
     gated: tuple[Kept, Node | None] | None = None
 
     @property

@@ -134,7 +134,8 @@ def _weighed(call: Call, weight: Tensor, signal: Tensor, role: str) -> Any:
     args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
     call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
     out = call.native(role, args, measured=True)
-    call.node(out).gate_times_signal = role == "gate" and call.name == "mul"
+    if role == "gate" and call.name == "mul":
+        call.node(out).gate = call.node(weight)
     made.append(call.node(out).operation)
     return out
 

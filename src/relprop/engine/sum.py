@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from relprop.engine.activation import pointwise
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.call import Call
-from relprop.engine.joint import join
+from relprop.engine.joint import join, same_cell
 from relprop.engine.operation import map_tensors
 from relprop.engine.registry import kind, operation
 
@@ -61,6 +62,10 @@ def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> An
             call.node(out).role = role
             return out
     node = call.node(tensor)
+    if role == "gate" and call.trace.gates and node.role == "gate":
+        # 1 - z is a gate like z, and hands it what it gets.
+        args = call.args
+        return pointwise(call, tensor, lambda z: cast(Tensor, call.run(_with(args, tensor, z))), role)
     joint = _joint(call, input, other, alpha)
     if joint is not None:
         return joint
@@ -70,10 +75,16 @@ def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> An
     return call.native("sum", stabilised=True, role=role, remainder="bias", passes=passes)
 
 
+def _with(args: tuple[Any, ...], tensor: Tensor, z: Tensor) -> tuple[Any, ...]:
+    """The arguments with z in a tensor's place."""
+    return tuple(z if each is tensor else each for each in args)
+
+
 def _cell(call: Call, input: Tensor, other: Tensor) -> Any:
     """f c + i g, as recurrent cells have it; where c is a constant, the gate f gets nothing for it."""
     nodes = call.node(input), call.node(other)
-    if not all(node.gate_times_signal for node in nodes):
+    gates = nodes[0].gate, nodes[1].gate
+    if gates[0] is None or gates[1] is None or not same_cell(call.trace, gates[0], gates[1]):
         return None
     constant = [node.gated is not None and node.gated[1] is None for node in nodes]
     if all(constant) or (call.inplace and constant[0]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,20 @@ from relprop.engine.operation import map_tensors, tensors_in
 
 # Changes of type, which ids may go through as floats too.
 CASTS = {"to", "type", "type_as", "float", "double", "half", "long", "int", "_to_copy"}
+
+# In place, these put ids at other places; all others leave them where they are.
+_REARRANGES = {
+    "scatter",
+    "copy",
+    "index_copy",
+    "put",
+    "index_put",
+    "masked_scatter",
+    "transpose",
+    "t",
+    "swapaxes",
+    "swapdims",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,49 +41,56 @@ class Tokens:
     def of(ids: Tensor) -> Tokens:
         return Tokens(ids, torch.arange(1, ids.numel() + 1).reshape(ids.shape))
 
-    def after(self, function: Callable[..., Any], carrier: bool, args: Any, kwargs: Any, out: Any) -> list[Tokens]:
-        """What a function made of them. carrier: whether it only moves values."""
+    def after(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        carrier: bool,
+        inplace: bool,
+        args: Any,
+        kwargs: Any,
+        out: Any,
+        others: Sequence[Tokens] = (),
+    ) -> list[Tokens]:
+        """What a function of this name made of them. carrier: whether it only moves values; others: further ids of the
+        same input among its arguments."""
         found = [t for t in tensors_in(out) if t.dtype != torch.bool]
-        places = self._moved(function, args, kwargs, out) if carrier else [self.places] * len(found)
+        places: list[Tensor | None] = [self.places] * len(found)
+        if inplace and name in _REARRANGES:
+            places = [None] * len(found)
+        elif carrier and not inplace:
+            places = self._moved(function, name, args, kwargs, out, others)
         return [
             Tokens(ids, p if p is not None and p.shape == ids.shape else None)
             for ids, p in zip(found, places, strict=True)
         ]
 
-    def _moved(self, function: Callable[..., Any], args: Any, kwargs: Any, out: Any) -> list[Tensor | None]:
+    def _moved(
+        self, function: Callable[..., Any], name: str, args: Any, kwargs: Any, out: Any, others: Sequence[Tokens]
+    ) -> list[Tensor | None]:
         """The places, moved as the ids were; beside the ids, other integers come from elsewhere."""
         made = tensors_in(out)
-        if self.places is None:
+        known = {id(t.ids): t.places for t in (self, *others) if t.places is not None}
+        if id(self.ids) not in known:
             return [None] * len(made)
-        places, name = self.places, getattr(function, "__name__", "")
-        beside = name.rstrip("_") in ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "where")
+        beside = name in ("cat", "stack", "hstack", "vstack", "where")
 
-        def moved(t: Tensor) -> Tensor:
-            if t is self.ids:
-                return places
-            elsewhere = beside and t.dtype != torch.bool
-            return torch.zeros_like(t, device="cpu", dtype=torch.int64) if elsewhere else t.cpu()
+        def result(shift: int) -> list[Tensor]:
+            def moved(t: Tensor) -> Tensor:
+                places = known.get(id(t)) if t is self.ids or beside else None
+                if places is not None:
+                    return places + shift
+                elsewhere = beside and t.dtype != torch.bool
+                return torch.zeros_like(t, device="cpu", dtype=torch.int64) if elsewhere else t.detach().cpu()
+
+            return tensors_in(function(*map_tensors(args, moved), **map_tensors(kwargs, moved)))
 
         try:
             with torch.no_grad():
-                result = tensors_in(function(*map_tensors(args, moved), **map_tensors(kwargs, moved)))
+                # What doesn't shift with the places was filled in (padding), and is no place of the input.
+                return [torch.where(b - a == 1, a, 0) for a, b in zip(result(0), result(1), strict=True)]
         except (RuntimeError, TypeError, ValueError):
             return [None] * len(made)
-        # What a carrier filled in (padding) is no place of the input.
-        flat = torch.cat([self._filler(), self._source().flatten()])
-        return [torch.where(flat[p] == ids.cpu(), p, 0) for p, ids in zip(result, made, strict=True)]
-
-    def _source(self) -> Tensor:
-        """The ids in the order of their places."""
-        assert self.places is not None
-        size = int(self.places.max()) if self.places.numel() else 0
-        source = torch.full((size,), -1, dtype=self.ids.dtype)
-        kept = self.places > 0
-        source[self.places[kept] - 1] = self.ids.cpu()[kept]
-        return source
-
-    def _filler(self) -> Tensor:
-        return torch.full((1,), -1, dtype=self.ids.dtype)
 
 
 def at_input(values: Tensor, places: Tensor, shape: torch.Size) -> Tensor:

@@ -304,7 +304,7 @@ class Trace(TorchFunctionMode):
         self, func: Any, name: str, inplace: bool, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if not any(self.node(t) is not None for t in tensors):
-            return self._constant(func, name, tensors, args, kwargs)
+            return self._constant(func, name, inplace, tensors, args, kwargs)
         if any(t.is_inference() for t in tensors):
             args, kwargs = map_tensors(args, _ordinary), map_tensors(kwargs, _ordinary)
         out_given = kwargs.get("out") is not None
@@ -329,10 +329,10 @@ class Trace(TorchFunctionMode):
         return out
 
     def _constant(
-        self, func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, func: Any, name: str, inplace: bool, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """A call none of whose tensors depends on a floating-point input."""
-        tokens = [(t, i) for t, i in self._tokens if any(t.ids is arg for arg in tensors)]
+        tokens = [entry for tensor in tensors for entry in self._tokens if entry[0].ids is tensor]
         if tokens and name in ("embedding", "embedding_bag"):
             call = Call(self, func, name, False, args, kwargs)
             if isinstance(func, FunctionType):
@@ -343,7 +343,10 @@ class Trace(TorchFunctionMode):
         if tokens and (name in CASTS or not any(t.is_floating_point() for t in tensors_in(out))):
             (first, given), entry = tokens[0], REGISTRY.get(name)
             carrier = entry is not None and entry.kind == "carrier" and name not in CASTS
-            self._tokens += [(made, given) for made in first.after(func, carrier, args, kwargs, out)]
+            others = [other for other, of in tokens[1:] if of is given]
+            after = first.after(func, name, carrier, inplace, args, kwargs, out, others)
+            # The latest is found first: in place, it stands for the same tensor.
+            self._tokens[:0] = [(made, given) for made in after]
         return out
 
     def _decompose(self, func: FunctionType, call: Call) -> Any:

@@ -131,7 +131,7 @@ class PlainTrace(Trace):
         self, func: Any, name: str, inplace: bool, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         if not any(self.depends(t) for t in tensors):
-            return self._constant(func, name, tensors, args, kwargs)
+            return self._constant(func, name, inplace, tensors, args, kwargs)
         args, kwargs = map_tensors(args, _ordinary), map_tensors(kwargs, _ordinary)
         call = Call(self, func, name, inplace, args, kwargs)
         if isinstance(func, FunctionType) and func not in self._decomposing and not _chooses(func):

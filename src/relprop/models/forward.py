@@ -16,7 +16,7 @@ from relprop.models.keras import KerasNetwork
 from relprop.models.mistakes import Inputs, mistakes
 from relprop.models.prepare import prepare, refuse_training
 
-_SHOWN = 8
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ForwardReport:
 
     difference: the largest absolute difference between the model's scores and the reference.
     explanation: one sentence: that they agree, or the mistake that explains the difference, or that none does.
-    table: (what was tried, largest absolute difference then), the closest first; empty if the scores agree.
+    table: (mistake, largest absolute difference without it), the closest first: those that explain the difference, or,
+        if none does, all that were tried; empty if the scores agree.
     """
 
     agrees: bool
@@ -38,9 +39,9 @@ class ForwardReport:
 
     def __str__(self) -> str:
         lines = [self.explanation]
-        if self.table:
-            lines += ["", "difference  if"]
-            lines += [f"{difference:<10.3g}  {what}" for what, difference in self.table[:_SHOWN]]
+        if len(self.table) > 1:
+            lines += ["", "difference left  if"]
+            lines += [f"{difference:<15.3g}  {what}" for what, difference in self.table[:_SHOWN]]
         return "\n".join(lines)
 
 
@@ -50,6 +51,7 @@ _SQUASHED: dict[str, Callable[[Tensor], Tensor]] = {
     "log-softmax": lambda scores: scores.log_softmax(-1),
     "sigmoid": torch.sigmoid,
 }
+_ROUNDING = 1e-3
 
 
 def check_forward(
@@ -63,9 +65,10 @@ def check_forward(
     reference: the scores of that toolbox for x, shaped like the model's output.
     atol, rtol: scores agree where |score - reference| <= atol + rtol |reference|.
 
-    Tried are: another gate order, transposed or reshaped weights, a bias too many or counted twice, directions changed
-    over, time and batch changed over, channels last before a flatten, and each of them with the reference being a
-    softmax or sigmoid of the scores. Two such mistakes at once are not looked for.
+    Tried are: another gate order, transposed or reshaped weights, a bias too many or counted twice, directions swapped,
+    time and batch swapped, channels last before a flatten, and each of them with the reference being a softmax or
+    sigmoid of the scores. Two such mistakes at once are not looked for; nor any in the weights of a Keras model or of a
+    function.
 
     Raises InvalidInput if the reference has another number of scores, NonFinite if it holds NaN.
     """
@@ -86,7 +89,7 @@ def check_forward(
             f"the model returns scores of shape {tuple(scores.shape)}, the reference has {tuple(expected.shape)}. "
             "Give the toolbox's scores for the same x, all samples of it"
         )
-    return _report(difference, tried, prepared)
+    return _report(difference, tried, comparison, prepared)
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,20 @@ def _readings(scores: Tensor, comparison: _Comparison) -> Iterator[tuple[str, Te
             yield "the reference holds the probabilities of both classes, 1 - p and p, of the sigmoid of one score", two
         return
     yield "", scores
-    for name, squash in _squashed(scores):
+    for name, squash in _squashed(comparison.reference):
         yield f"the reference is the {name} of the scores", squash(scores)
 
 
-def _squashed(scores: Tensor) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-    """What scores may have gone through: a softmax only where a sample has several."""
-    several = scores.dim() > 1 and scores.shape[-1] > 1
-    return [(name, squash) for name, squash in _SQUASHED.items() if several or "softmax" not in name]
+def _squashed(values: Tensor) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
+    """What values may have come through: a softmax only where a sample has several, and they add up to 1."""
+    several = values.dim() > 1 and values.shape[-1] > 1
+    chances = {"softmax": values, "log-softmax": values.exp(), "sigmoid": values}
+    return [
+        (name, squash)
+        for name, squash in _SQUASHED.items()
+        if bool(((chances[name] >= 0) & (chances[name] <= 1 + _ROUNDING)).all())
+        and (name == "sigmoid" or (several and bool(((chances[name].sum(-1) - 1).abs() <= _ROUNDING).all())))
+    ]
 
 
 def _tried(
@@ -145,7 +154,8 @@ def _tried(
     """(what would be so, difference then, whether the scores then agree) of everything that fits the reference."""
     for what, read in _readings(scores, comparison):
         if what:
-            yield what, comparison.difference(read), comparison.agrees(read)
+            said = f"{what}. The weights are right: compare with the toolbox's scores before it"
+            yield said, comparison.difference(read), comparison.agrees(read)
     yield from _inverse(scores, comparison)
     yield from _shifted(scores, comparison)
     if not isinstance(model, nn.Module) or isinstance(model, KerasNetwork):  # Keras holds its weights elsewhere
@@ -168,10 +178,10 @@ def _inverse(scores: Tensor, comparison: _Comparison) -> Iterator[tuple[str, flo
     if not comparison.same_size(scores):
         return
     other = _Comparison(scores.double(), comparison.atol, comparison.rtol)
-    for name, squash in _squashed(reference):
+    for name, squash in _squashed(other.reference):
         read = squash(reference)
         yield (
-            f"the model's output is the {name} of the reference: compare with the scores before it",
+            f"the model's output is the {name} of the reference. The weights are right: compare its scores before it",
             other.difference(read),
             other.agrees(read),
         )
@@ -184,34 +194,49 @@ def _shifted(scores: Tensor, comparison: _Comparison) -> Iterator[tuple[str, flo
     gap = comparison.reference.reshape(scores.shape) - scores.double()
     shift = gap[:1]
     what = (
-        f"{[round(v, 6) for v in shift.flatten().tolist()[:6]]} is added to the scores of each sample: a bias at the "
-        "output is missing, or not the toolbox's"
+        f"the toolbox adds {[round(v, 6) for v in shift.flatten().tolist()[:6]]} to the scores of each sample: a bias "
+        "at the output is missing, or not the toolbox's"
     )
     yield what, comparison.difference(scores + shift), comparison.agrees(scores + shift)
 
 
-def _report(difference: float, tried: list[tuple[str, float, bool]], model: Callable[..., Any]) -> ForwardReport:
+def _report(
+    difference: float, tried: list[tuple[str, float, bool]], comparison: _Comparison, model: Any
+) -> ForwardReport:
     ordered = sorted(tried, key=lambda row: (not row[2], row[1]))
     table = tuple((what, d) for what, d, _ in ordered)
     size = f"the scores differ by up to {difference:.3g}" if np.isfinite(difference) else "the scores differ in number"
-    fitting = [what for what, _, fits in ordered if fits]
+    fitting = tuple((what, d) for what, d, fits in ordered if fits)
     if fitting:
-        also = f" (so would {len(fitting) - 1} other{'s' * (len(fitting) > 2)} below)" if len(fitting) > 1 else ""
-        return ForwardReport(False, difference, f"{size}. This explains it{also}: {fitting[0]}", table)
-    return ForwardReport(False, difference, f"{size}, and none of the usual mistakes explains it{_hint(model)}", table)
+        others = len(fitting) - 1
+        also = f" (so would {others} other{'s' * (others > 1)} below)" if others else ""
+        return ForwardReport(False, difference, f"{size}. This explains it{also}: {fitting[0][0]}", fitting)
+    advice = " ".join([*_small(difference, comparison), *_missing_biases(model)])
+    none = f"{size}, and none of the {len(table)} mistakes tried, one at a time, explains it. {advice}".rstrip()
+    return ForwardReport(False, difference, none, table)
 
 
-def _hint(model: Callable[..., Any]) -> str:
-    """Layers without biases: one that was left out can't be guessed, but it can be asked for."""
-    if not isinstance(model, nn.Module):
-        return ""
-    without = [
-        name or type(module).__name__
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU))
-        and not any(bool(p.any()) for key, p in module.named_parameters(recurse=False) if "bias" in key)
-    ]
-    return f". {', '.join(without)}: no bias there; was one left out?" if without else ""
+def _small(difference: float, comparison: _Comparison) -> Iterator[str]:
+    if difference <= 0.01 * float(comparison.reference.abs().max()):
+        yield (
+            "So little may be rounding in float32, or a constant: batch norm's eps is 1e-3 in Keras, 1e-5 in PyTorch; "
+            "GELU is exact or by tanh."
+        )
+
+
+def _missing_biases(model: Any) -> Iterator[str]:
+    """Layers with fewer biases than they might have: one that was left out can't be guessed, but asked for."""
+    found = []
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        if not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.LSTM, nn.GRU)):
+            continue
+        given = {key.split("_l")[0] for key, p in module.named_parameters(recurse=False) if "bias" in key and p.any()}
+        if not given:
+            found.append(f"{name or type(module).__name__} has none")
+        elif isinstance(module, (nn.LSTM, nn.GRU)) and len(given) == 1:
+            found.append(f"{name or type(module).__name__} has one of two, {given.pop()}")
+    if found:
+        yield f"Was a bias left out? {'; '.join(found)}."
 
 
 def _inputs(model: Callable[..., Any], x: Any) -> Inputs:

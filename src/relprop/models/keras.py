@@ -44,8 +44,11 @@ def load_keras(path: str | PathLike[str], custom_objects: Mapping[str, Any] | No
 
     custom_objects: name -> class or function, for what is not Keras' own.
 
-    Where Keras was not imported yet and KERAS_BACKEND is not set, sets it to "torch". Raises InvalidFile if the file is
-    missing or no such file, UnsupportedModel if Keras runs on another backend, MissingExtra without Keras.
+    Where Keras was not imported yet and KERAS_BACKEND is not set, sets it to "torch". Note that Keras' Dense layers
+    multiply float64 in float32, so scores and relevance have no more than that precision.
+
+    Raises InvalidFile if the file is missing or no such file, UnsupportedModel if Keras runs on another backend,
+    MissingExtra without Keras.
     """
     file = Path(path)
     if not file.is_file():

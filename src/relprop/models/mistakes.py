@@ -56,7 +56,7 @@ def _own(name: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _gate_orders(model: nn.Module) -> Iterator[Change]:
-    """All recurrent layers of a kind with their gate blocks in another order; GRUs with z and 1 - z changed over."""
+    """All recurrent layers of a kind with their gate blocks in another order; GRUs with z and 1 - z swapped."""
     for kind, letters in ((nn.LSTM, "ifgo"), (nn.GRU, "rzn")):
         tensors = {k: v for n, m in _recurrent(model) if isinstance(m, kind) for k, v in _own(n, m).items()}
         tensors = {k: v for k, v in tensors.items() if "weight_hr" not in k}
@@ -94,7 +94,7 @@ def _with_block(tensor: Tensor, index: int, count: int, change: Callable[[Tensor
 
 
 def _directions(model: nn.Module) -> Iterator[Change]:
-    """The directions of bidirectional layers changed over: their weights, the head's inputs, or both."""
+    """The directions of bidirectional layers swapped: their weights, the head's inputs, or both."""
     layers = [(n, m) for n, m in _recurrent(model) if m.bidirectional]
     if not layers:
         return
@@ -104,7 +104,11 @@ def _directions(model: nn.Module) -> Iterator[Change]:
         for key in own:
             if not key.endswith("_reverse"):
                 swapped[key], swapped[f"{key}_reverse"] = own[f"{key}_reverse"], own[key]
-    yield "the weights of the two directions are changed over: give the reverse direction's as reverse", swapped
+    yield (
+        "the weights of the two directions are swapped: first comes the one that reads from the start, reverse= is the "
+        "one that reads from the end",
+        swapped,
+    )
     widths = {2 * m.hidden_size for _, m in layers}
     heads = {
         key: torch.cat([w[:, w.shape[1] // 2 :], w[:, : w.shape[1] // 2]], 1)
@@ -115,10 +119,10 @@ def _directions(model: nn.Module) -> Iterator[Change]:
     }
     if heads:
         yield (
-            "the head has the two directions' states the other way round: its first half is for the forward one",
+            "the head has the two directions swapped: its first half, head[0], is for reading from the start",
             heads,
         )
-        yield "the two directions are changed over, in the recurrent weights and in the head", {**swapped, **heads}
+        yield "the two directions are swapped, in the recurrent weights and in the head", {**swapped, **heads}
 
 
 def _biases(model: nn.Module) -> Iterator[Change]:
@@ -129,7 +133,7 @@ def _biases(model: nn.Module) -> Iterator[Change]:
             if "bias" not in key.rsplit(".", 1)[-1] or not bool(p.any()):
                 continue
             yield (
-                f"{key} is one bias too many: leave it away (its values are in another, or the toolbox has none)",
+                f"{key} is one bias too many: leave it out (its values are in another, or the toolbox has none)",
                 {key: torch.zeros_like(p)},
             )
             yield f"{key} counts twice in the toolbox, or another like it is missing", {key: 2 * p}
@@ -137,9 +141,9 @@ def _biases(model: nn.Module) -> Iterator[Change]:
             for kind in (place, "any"):
                 everywhere.setdefault(kind, {})[key] = p
     for kind, what in (
-        ("bias_hh", "the recurrent layers have one bias in the toolbox and two here: leave the second, bias_hh, away"),
-        ("bias_ih", "the recurrent layers have one bias in the toolbox and two here: leave the first, bias_ih, away"),
-        ("any", "the toolbox has no biases: leave them away"),
+        ("bias_hh", "the recurrent layers have one bias in the toolbox and two here: leave the second, bias_hh, out"),
+        ("bias_ih", "the recurrent layers have one bias in the toolbox and two here: leave the first, bias_ih, out"),
+        ("any", "the toolbox has no biases: leave them out"),
     ):
         if len(everywhere.get(kind, ())) > 1:
             yield what, {key: torch.zeros_like(p) for key, p in everywhere[kind].items()}
@@ -166,8 +170,9 @@ def _other_readings(module: nn.Module, key: str, p: Tensor, blocks: int) -> Iter
         yield from _other_kernels(p)
         return
     if p.shape[0] == p.shape[1]:
-        yield "is transposed, which its square shape does not show: give the weight's .T", p.T
-    elif blocks > 1 and p.shape[0] == blocks * p.shape[1]:
+        yield "is transposed, which its square shape does not show: give its .T", p.T
+        return
+    if blocks > 1 and p.shape[0] == blocks * p.shape[1]:
         yield "has each gate's square block transposed", torch.cat([b.T for b in p.chunk(blocks)])
     yield "was reshaped where it should have been transposed: write .T for .reshape", p.reshape(p.shape[::-1]).T
 
@@ -175,9 +180,9 @@ def _other_readings(module: nn.Module, key: str, p: Tensor, blocks: int) -> Iter
 def _other_kernels(p: Tensor) -> Iterator[tuple[str, Tensor]]:
     spatial = tuple(range(2, p.dim()))
     if p.shape[0] == p.shape[1]:
-        yield "has inputs and outputs changed over: transpose its first two dimensions", p.transpose(0, 1)
+        yield "has inputs and outputs swapped: transpose its first two dimensions", p.transpose(0, 1)
     if p.dim() == 4 and p.shape[2] == p.shape[3] > 1:
-        yield "has height and width changed over: transpose its last two dimensions", p.transpose(2, 3)
+        yield "has height and width swapped: transpose its last two dimensions", p.transpose(2, 3)
     if any(p.shape[d] > 1 for d in spatial):
         yield "is flipped, as in a true convolution: flip it over its length, or height and width", p.flip(spatial)
 
@@ -217,11 +222,11 @@ def _inputs(model: nn.Module, x: Inputs) -> Iterator[Mistake]:
             lambda inputs: model(inputs[0].permute(0, 2, 3, 1)),
         )
         yield Mistake(
-            "x has height and width changed over: x.transpose(2, 3)", lambda inputs: model(inputs[0].transpose(2, 3))
+            "x has height and width swapped: x.transpose(2, 3)", lambda inputs: model(inputs[0].transpose(2, 3))
         )
     if dims == 3:
         yield Mistake(
-            "x has its last two dimensions changed over: x.transpose(1, 2)",
+            "x has its last two dimensions swapped: x.transpose(1, 2)",
             lambda inputs: model(inputs[0].transpose(1, 2)),
         )
     if dims in (2, 3) and _recurrent(model):
@@ -229,12 +234,12 @@ def _inputs(model: nn.Module, x: Inputs) -> Iterator[Mistake]:
 
 
 def _batch_first(model: nn.Module) -> Iterator[Mistake]:
-    """Time and batch changed over, in the input or in the recurrent layers."""
+    """Time and batch swapped, in the input or in the recurrent layers."""
     layers = _recurrent(model)
     if not layers:
         return
     yield Mistake(
-        "x has time and batch changed over: x.transpose(0, 1)",
+        "x has time and batch swapped: x.transpose(0, 1)",
         lambda inputs: model(*(t.transpose(0, 1) if isinstance(t, Tensor) and t.dim() > 1 else t for t in inputs)),
     )
     other = copy.deepcopy(model)

@@ -82,14 +82,7 @@ class TextExplainer:
     def __call__(self, text: str, target: Target = None) -> TextAttribution:
         """What made the model decide about one text."""
         made = tokenize(self.tokenizer, text)
-        try:
-            attribution: Attribution = self.explainer(self._inputs(made), target)
-        except IndexError as error:
-            raise InvalidInput(
-                f"the model can't look up a token of this text ({error}): the ids go up to {max(made.encoding.ids)}, "
-                f"over {len(made.encoding)} tokens. Give the tokenizer that the model was trained with, and no more "
-                "tokens than the model has places for"
-            ) from error
+        attribution: Attribution = self.explainer(self._inputs(made), target)
         return TextAttribution(made.encoding, _of_tokens(attribution, len(made.encoding)), self.method, self.has_sign)
 
     def _inputs(self, made: Tokenized) -> Tensor | dict[str, Tensor]:

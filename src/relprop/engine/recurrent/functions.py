@@ -116,12 +116,14 @@ def recurrent(call: Call, x: Tensor, *args: Any) -> Any:
         title = call.title if layers == 1 else f"{call.title} (layer {k})"
         run = _native(call, sizes, x.detach(), h0.detach(), c0.detach(), own, biased, bool(bidirectional))
         x, c_n = _layer(call, CELLS[call.name], directions, steps, (x, h0, c0), run, title)
-        last.append((_last_hidden(call, x, steps, count), c_n))
+        returned = transposed and k == layers - 1
+        if returned:
+            x = call.decompose(torch.transpose, x, 0, 1)
+        last.append((_last_hidden(call, x, steps, count, returned), c_n))
     h_n, c_n = (
         call.decompose(torch.cat, list(states)) if layers > 1 else states[0] for states in zip(*last, strict=True)
     )
-    out = call.decompose(torch.transpose, x, 0, 1) if transposed else x
-    return (out, h_n) if c is None else (out, h_n, c_n)
+    return (x, h_n) if c is None else (x, h_n, c_n)
 
 
 def _direction(params: Sequence[Tensor], biased: bool, index: int) -> Direction:
@@ -161,11 +163,11 @@ def _native(
     return run
 
 
-def _last_hidden(call: Call, out: Tensor, steps: Steps, count: int) -> Tensor:
-    """h_n (directions, batch, p), taken from the outputs so that relevance passes them."""
+def _last_hidden(call: Call, out: Tensor, steps: Steps, count: int, batch_first: bool) -> Tensor:
+    """h_n (directions, batch, p), taken from what the function returns so that its relevance is seen there."""
 
     def take(out: Tensor) -> Tensor:
-        rows = out.reshape(-1, out.shape[-1])
+        rows = (out.transpose(0, 1) if batch_first else out).reshape(-1, out.shape[-1])
         each = rows.chunk(count, -1)
         return torch.stack(
             [part.index_select(0, steps.last_rows(k == 1).to(out.device)) for k, part in enumerate(each)]
