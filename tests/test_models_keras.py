@@ -665,7 +665,8 @@ def test_tutorial_classifiers_load_in_a_process_where_nothing_is_set(tmp_path: P
     for line, twin in zip(printed, twins, strict=True):
         score, relevance, inside, words, of_words, rules = json.loads(line)
         expected = relprop.explain(twin, ids, target=1, rules=Epsilon(0.1))
-        assert score == pytest.approx(float(expected.score[0]), rel=1e-5)
+        # An untrained score is a small difference of larger terms, in float32.
+        assert score == pytest.approx(float(expected.score[0]), rel=1e-5, abs=1e-7)
         assert_close(relevance, expected.relevance[0])
         states = twin.recurrent(twin.embedding(ids))[1][0][0, 0].detach()  # the bias is zero
         assert_close(inside, states * twin.head.weight[1].detach() * score / (score + math.copysign(0.1, score)))

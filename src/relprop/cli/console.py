@@ -17,6 +17,7 @@ from relprop.errors import MissingExtra, RelpropError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
     from rich.table import Table
 
 P = ParamSpec("P")
@@ -37,7 +38,7 @@ class Exit(IntEnum):
 
 EPILOG = (
     "Exit codes: 0 fine; 1 an input, a model or an option's value can't be used (one line on stderr says why and what "
-    "to do); 2 wrong usage; 3 some of several images failed; 4 a package is missing (the line says what to install)."
+    "to do); 2 wrong usage; 3 some of several inputs failed; 4 a package is missing (the line says what to install)."
 )
 
 
@@ -109,3 +110,14 @@ def causes(absorbed: Mapping[str, float], difference: float) -> str:
     ordered = sorted(absorbed.items(), key=lambda item: -abs(item[1]))
     named = [f"{cause} {figure(amount)}" for cause, amount in ordered if abs(amount) > 1e-3 * abs(ordered[0][1])]
     return ", ".join(named) or ("nothing" if difference == 0 else figure(difference))
+
+
+def progress(count: int) -> Progress:
+    """A progress bar on stderr, for several inputs and where somebody looks."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(
+        console=console, transient=True, redirect_stdout=False, disable=count < 2 or not console.is_terminal
+    )

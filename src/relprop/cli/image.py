@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relprop.cli import options
-from relprop.cli.console import Exit, answer, causes, complain, exit_code, figure, note, reporting, table, terminal
+from relprop.cli.console import (
+    Exit,
+    answer,
+    causes,
+    complain,
+    exit_code,
+    figure,
+    note,
+    progress,
+    reporting,
+    table,
+    terminal,
+)
 from relprop.errors import InvalidInput, RelpropError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from relprop.attribution import Attribution
     from relprop.cli.destination import Destination
     from relprop.cli.network import Framing, Network
@@ -27,16 +37,7 @@ TOP = 3
 def image(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Picture files: PNG, JPEG, WebP, ...")],
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL", help=options.MODEL_HELP)] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            metavar="CLASS",
-            help="The class to explain, by name or index; several times for several. Without it: the one of the "
-            "highest score.",
-        ),
-    ] = None,
+    target: options.Targets = None,
     rules: Annotated[
         list[str] | None,
         typer.Option(
@@ -177,7 +178,7 @@ class _Work:
         told: list[dict[str, Any]] = []
         top: list[dict[str, Any]] = []
         for target in self.targets:
-            compared = explainer.compare(x, self.presets or [net.rules], _target(target, net.labels))
+            compared = explainer.compare(x, self.presets or [net.rules], options.target_of(target, net.labels))
             for attribution in compared.values():
                 _require_labels(attribution)
                 top = top or _top(attribution)
@@ -213,8 +214,8 @@ def _each(
     """What is told of each picture, in order, and the errors among it."""
     found: list[dict[str, Any]] = []
     errors: list[RelpropError] = []
-    with _progress(len(paths)) as progress:
-        task = progress.add_task("explaining", total=len(paths))
+    with progress(len(paths)) as bar:
+        task = bar.add_task("explaining", total=len(paths))
         for path in paths:
             try:
                 told = work(path)
@@ -223,19 +224,8 @@ def _each(
                 errors.append(error)
                 told = {"file": str(path), "error": {"type": type(error).__name__, "message": str(error)}}
             found.append(told)
-            progress.advance(task)
+            bar.advance(task)
     return found, errors
-
-
-def _progress(count: int) -> Progress:
-    """A progress bar on stderr, for several pictures and where somebody looks."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(
-        console=console, transient=True, redirect_stdout=False, disable=count < 2 or not console.is_terminal
-    )
 
 
 def _print(told: dict[str, Any]) -> None:
@@ -259,16 +249,6 @@ def _print(told: dict[str, Any]) -> None:
         console.print(f"wrote {each['written']}", markup=False, soft_wrap=True)
     for text in dict.fromkeys(text for each in told["explanations"] for text in each["notes"]):
         console.print(f"note: {text}", markup=False)
-
-
-def _target(text: str | None, labels: Sequence[str] | None) -> int | str | None:
-    """A class's name where there is one of that name, else its index."""
-    if text is None or text in (labels or ()):
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def _require_labels(attribution: Attribution) -> None:

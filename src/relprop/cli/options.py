@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -41,3 +42,23 @@ Std = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, and nothing else there.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show where in the program an error arose.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="CLASS",
+        help="The class to explain, by name or index; several times for several. Without it: the one of the highest "
+        "score.",
+    ),
+]
+
+
+def target_of(text: str | None, labels: Sequence[str] | None) -> int | str | None:
+    """A class's name where there is one of that name, else its index."""
+    if text is None or text in (labels or ()):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        return text

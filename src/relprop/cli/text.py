@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relprop.cli import options
-from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, reporting, table, terminal
+from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, progress, reporting, table, terminal
 from relprop.errors import InvalidFile, RelpropError
 
 if TYPE_CHECKING:
@@ -52,16 +52,7 @@ def text(
             "reviews-en.",
         ),
     ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            "-t",
-            metavar="CLASS",
-            help="The class to explain, by name or index; several times for several. Without it: the one of the "
-            "highest score.",
-        ),
-    ] = None,
+    target: options.Targets = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -156,7 +147,7 @@ class _Work:
         name = self.asked if self.asked is not None else self._by_script(source.text)
         explainers = self._explainers(name)
         return name, [
-            explainer(source.text, self._target(target, explainer))
+            explainer(source.text, options.target_of(target, explainer.explainer.labels))
             for target in self.targets
             for explainer in explainers
         ]
@@ -197,16 +188,6 @@ class _Work:
         from relprop.cli.network import read_labels
 
         return entry.labels if self.labels is None else read_labels(Path(self.labels))
-
-    @staticmethod
-    def _target(text: str | None, explainer: TextExplainer) -> int | str | None:
-        """A class's name where there is one of that name, else its index."""
-        if text is None or text in (explainer.explainer.labels or ()):
-            return text
-        try:
-            return int(text)
-        except ValueError:
-            return text
 
 
 def is_korean(text: str) -> bool:
@@ -299,13 +280,11 @@ def _each(
     sources: Sequence[_Source], work: _Work, verbose: bool
 ) -> tuple[list[tuple[_Source, str, list[TextAttribution]]], list[dict[str, Any]], list[RelpropError]]:
     """What was found of each text, what JSON tells of it, and the errors among it."""
-    from relprop.cli.image import _progress
-
     found: list[tuple[_Source, str, list[TextAttribution]]] = []
     told: list[dict[str, Any]] = []
     errors: list[RelpropError] = []
-    with _progress(len(sources)) as progress:
-        task = progress.add_task("explaining", total=len(sources))
+    with progress(len(sources)) as bar:
+        task = bar.add_task("explaining", total=len(sources))
         for source in sources:
             try:
                 name, explained = work(source)
@@ -318,7 +297,7 @@ def _each(
                 found.append((source, name, explained))
                 explanations = [told_of(each) for each in explained]
                 told.append({"source": source.name, "text": source.text, "model": name, "explanations": explanations})
-            progress.advance(task)
+            bar.advance(task)
     return found, told, errors
 
 
