@@ -122,7 +122,7 @@ class TestStart:
     def test_help_says_what_exit_codes_mean(self, command: tuple[str, ...]) -> None:
         result = run(*command, "--help")
         assert result.exit_code == Exit.OK
-        assert "3 some of several images failed; 4 a package is missing" in plain(result.stdout)
+        assert "3 some of several inputs failed; 4 a package is missing" in plain(result.stdout)
 
     def test_no_command_is_wrong_usage(self) -> None:
         assert run("paint").exit_code == Exit.USAGE
