@@ -167,7 +167,7 @@ def test_names_come_from_the_model_if_it_has_them(mlp: Counting, x: Tensor) -> N
         ([0, 1], r"2 targets for a batch of 3.*targets=\["),
         (torch.tensor([0, 1]), "2 targets for a batch of 3"),
         ("dgo", r"no class named 'dgo'.*'dog'"),
-        ("zzz", r"no class named 'zzz'.*3 names"),
+        ("zzz", r"no class named 'zzz'.*cat, dog, horse"),
         (True, "True.*class index"),
         (1.0, "1.0.*class index"),
         ([1.0, 2.0, 0.0], "1.0.*class index"),
@@ -1570,3 +1570,35 @@ def test_a_sigmoid_in_place_at_the_end_is_left_out_like_any_other() -> None:
     head = nn.Linear(4, 2)
     found = relprop.explain(lambda x: torch.sigmoid_(head(x)), x := torch.randn(2, 4), 1)
     torch.testing.assert_close(found.score, head(x)[:, 1].detach())
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (("gate", relprop.rules.ZPlus()), r"SignalTakesAll\(\), Half\(\)"),
+        (("recurrent", relprop.rules.Half()), r'"gate", Half\(\)'),
+    ],
+    ids=["gate: ZPlus", "recurrent: Half"],
+)
+def test_rules_for_products_and_for_layers_are_not_mixed_up(entry: Any, says: str) -> None:
+    with pytest.raises(InvalidRule, match=says):
+        relprop.RuleMap([entry, ("affine", relprop.rules.Epsilon())])
+
+
+def test_a_packed_sequence_is_to_be_packed_inside() -> None:
+    packed = torch.nn.utils.rnn.pack_sequence([torch.randn(3, 4)])
+    with pytest.raises(relprop.errors.InvalidInput, match="pack it inside"):
+        relprop.explain(nn.LSTM(4, 2).eval(), packed)  # type: ignore[arg-type]
+
+
+def test_the_names_there_are_are_listed_where_they_are_few(mlp: Counting, x: Tensor) -> None:
+    with pytest.raises(relprop.errors.InvalidTarget, match="The names are: no, yes, maybe"):
+        relprop.explain(mlp, x, "zzz", labels=["no", "yes", "maybe"])
+
+
+def test_a_recurrent_layers_small_stabiliser_is_called_by_its_name() -> None:
+    torch.manual_seed(0)
+    layer, head = nn.LSTM(6, 5, batch_first=True, bias=False).double(), nn.Linear(5, 3, bias=False).double()
+    found = relprop.explain(lambda x: head(layer(x)[1][0][-1]), torch.randn(1, 7, 6).double(), 2)
+    absorbed = found.conservation.absorbed
+    assert abs(absorbed["stabiliser"]) > 1e3 * abs(absorbed.get("rounding", 0.0))

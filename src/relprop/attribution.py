@@ -337,6 +337,10 @@ def load(path: str | PathLike[str]) -> Any:
 
     path = Path(path)
     suffix = path.suffix.lower()
+    if suffix not in (*files.READERS, ".json"):
+        raise InvalidFile(
+            f"{path.name!r} names no explanation: those are in files ending in .npz, .safetensors or .json."
+        )
     of_text = suffix == ".json" or (suffix == ".npz" and "text" in files.read(path, "relprop explanation")[1])
     if not of_text:
         return archive.read(path)

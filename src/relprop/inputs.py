@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, NonFinite
@@ -19,6 +20,11 @@ Inputs = Tensor | tuple[Any, ...] | list[Any] | dict[str, Any]
 
 def checked_inputs(x: Any) -> Inputs:
     """InvalidInput or NonFinite for what can't be explained."""
+    if isinstance(x, PackedSequence):
+        raise InvalidInput(
+            "got a PackedSequence as input; give the padded tensor (batch, time, ...) and pack it inside the function "
+            "that is explained: lambda x: model(pack_padded_sequence(x, lengths, batch_first=True))"
+        )
     if not isinstance(x, (Tensor, tuple, list, dict)):
         raise InvalidInput(
             f"got a {type(x).__name__} as input; give a tensor of shape (batch, ...), for example "

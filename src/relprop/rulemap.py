@@ -132,6 +132,21 @@ def _entry(entry: Any) -> tuple[Selector, Rule]:
         raise InvalidRule(f"got the class {rule.__name__}; write {rule.__name__}() with its parameters")
     if not isinstance(rule, Rule):
         raise InvalidRule(f"got {rule!r} as a rule for {_describe(selector)}; write for example Epsilon(1e-6)")
+    if selector in PRODUCT_KINDS and not isinstance(rule, ProductRule):
+        raise InvalidRule(
+            f"{rule!r} says nothing of a {selector} times a signal. Write SignalTakesAll(), Half(), Absolute() "
+            "or Proportional() for them"
+        )
+    if (
+        isinstance(rule, ProductRule)
+        and isinstance(selector, str)
+        and selector in WORDS
+        and selector not in PRODUCT_KINDS
+    ):
+        raise InvalidRule(
+            f'{rule!r} shares products of a weight and a signal, so it has no meaning for {selector!r}. Write ("gate", '
+            f'{rule!r}) or ("attention", {rule!r})'
+        )
     if not (isinstance(selector, (str, type)) or callable(selector)):
         raise InvalidRule(f"got {selector!r} as a selector; write a word of {', '.join(WORDS)}, a glob, a type")
     return selector, rule

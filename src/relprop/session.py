@@ -24,6 +24,7 @@ from relprop.inputs import Inputs, input_name, integer_input, misread_ids
 from relprop.models import named_modules
 from relprop.presets import choose
 from relprop.rulemap import RuleMap
+from relprop.rules import Epsilon
 from relprop.targets import Target
 
 Seed = Literal["score"] | Tensor
@@ -215,7 +216,9 @@ def flow_of(op: Operation, rules: Mapping[int, Any]) -> OperationFlow:
     rest = op.flow.received - op.flow.passed - sum(absorbed.values())
     if rest:
         size = abs(op.flow.received) + abs(op.flow.passed)
-        cause = op.remainder if abs(rest) > 1e-5 * size else "rounding"
+        # A recurrent layer's stabilisers aren't counted one by one; they are small, and yet no rounding.
+        least = 1e-8 if op.kind == "recurrent" and isinstance(rules.get(op.index), Epsilon) else 1e-5
+        cause = op.remainder if abs(rest) > least * size else "rounding"
         absorbed[cause] = absorbed.get(cause, 0.0) + rest
     rule = repr(rules[op.index]) if op.index in rules else ""
     return OperationFlow(op.index, op.function, op.module, op.kind, rule, op.flow.received, op.flow.passed, absorbed)

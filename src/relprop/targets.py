@@ -137,7 +137,7 @@ def _index(target: Any, classes: int, labels: Sequence[str] | None) -> int:
             )
         if target not in labels:
             close = difflib.get_close_matches(target, labels, n=3)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else f" There are {len(labels)} names."
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else _listing(labels)
             raise InvalidTarget(f"there is no class named {target!r}.{hint}")
         target = list(labels).index(target)
     if isinstance(target, bool) or not hasattr(target, "__index__"):
@@ -148,6 +148,10 @@ def _index(target: Any, classes: int, labels: Sequence[str] | None) -> int:
     if not -classes <= index < classes:
         raise InvalidTarget(f"the target {index} is out of range: the model has {classes} scores, 0 to {classes - 1}")
     return index % classes
+
+
+def _listing(labels: Sequence[str]) -> str:
+    return f" The names are: {', '.join(labels)}." if len(labels) <= 10 else f" There are {len(labels)} names."
 
 
 def require_finite(score: Tensor) -> None:

@@ -38,7 +38,10 @@ def embedding_bag(
     padding_idx: int | None = None,
 ) -> Any:
     """The sum or mean of the embeddings of each bag, indices (total,), offsets (bags,)."""
-    if call.trace.live(call.args, call.kwargs) or mode not in (SUM, MEAN):
+    if call.trace.live(call.args, call.kwargs):
+        call.refuse("its weights are computed from the input. Write it with nn.Embedding, * and sum")
+        return call.end(call.begin("unsupported"), call.run())
+    if mode not in (SUM, MEAN):
         call.refuse("only sums and means of embeddings are explained. Write it with nn.Embedding and torch functions")
         return call.end(call.begin("unsupported"), call.run())
     with torch.no_grad():

@@ -72,6 +72,8 @@ class TextExplainer:
         method: str | Method = "lrp",
         labels: Sequence[str] | None = None,
     ) -> None:
+        if isinstance(tokenizer, torch.nn.Module):
+            raise InvalidInput("got a model as the tokenizer; write explain_text(model, tokenizer, text)")
         self.tokenizer = tokenizer
         self.explainer = Explainer(model, rules, method=method, labels=labels)
         self.method = "lrp" if self.explainer.method is None else self.explainer.method.name

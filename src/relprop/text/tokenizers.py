@@ -186,8 +186,8 @@ def _from_mapping(answer: Mapping[str, Any]) -> _Fields:
 def _special(found: _Fields, offsets: Sequence[tuple[int, int]]) -> Sequence[bool]:
     if found.special is not None:
         return [bool(each) for each in found.special]
-    if found.words is None:
-        return [False] * len(found.ids)
+    if found.words is None:  # what stands for no part of the text is none of its words
+        return [start == end for start, end in offsets]
     return [word is None and start == end for word, (start, end) in zip(found.words, offsets, strict=True)]
 
 

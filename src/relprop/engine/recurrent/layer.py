@@ -158,10 +158,10 @@ class Layer:
         x = self.x.value
         inputs = (x.reshape(-1, x.shape[-1]), sent.rows), (self.h0.value, sent.h), (self.c0.value, sent.c)
         for name, (value, given), constant in zip(
-            ("input", "initial state", "initial state"), inputs, self.constant, strict=True
+            ("constant", "initial state", "initial state"), inputs, self.constant, strict=True
         ):
             amount = inner(value, given) if proportional else float(given.double().sum())
             if constant:
-                flow.absorb(f"constant {name}" if name == "input" else name, amount)
+                flow.absorb(name, amount)
             else:
                 flow.passed += amount
