@@ -643,6 +643,7 @@ for path in {{paths}}:
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_tutorial_classifiers_load_in_a_process_where_nothing_is_set(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
     last = {"activation": "sigmoid", "name": "dense"}
     tutorials = {
         "64": [L.Embedding(10001, 128), L.LSTM(64, name="lstm"), L.Dropout(0.5), L.Dense(2, **last)],

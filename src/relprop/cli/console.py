@@ -52,6 +52,13 @@ def reporting(command: Callable[P, T]) -> Callable[P, T]:
         except RelpropError as error:
             complain(error, verbose=bool(kwargs.get("verbose")))
             raise typer.Exit(exit_code(error)) from None
+        except BrokenPipeError:  # whoever read the output has left
+            raise
+        except OSError as error:
+            complain(
+                RelpropError(f"the output can't be written ({error.strerror})"), verbose=bool(kwargs.get("verbose"))
+            )
+            raise typer.Exit(Exit.ERROR) from None
 
     return run
 

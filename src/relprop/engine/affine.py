@@ -204,7 +204,8 @@ def foldable(call: Call, tensor: Tensor) -> Affine | None:
         return None
     op, dims = node.operation, tuple(range(tensor.dim()))
     while op.permutation is not None:
-        dims = tuple(op.permutation[d] for d in dims)
+        order = op.permutation()
+        dims = tuple(order[d] for d in dims)
         op = op.sources[0].operation
     record = call.trace.affine.get(op.index)
     if record is None or call.trace.node(record.source) is not op.sources[0]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,8 +42,8 @@ PROPERTIES = ("get T", "get mT", "get H", "get mH", "get real")
 
 @kind("carrier", *FUNCTIONS.split(), *PROPERTIES)
 def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
-    if call.name in CONVERSIONS and call.live(call.args[0]) and call.run() is call.args[0]:
-        return call.args[0]  # it has that type and place already
+    if call.name in CONVERSIONS and call.live(call.args[0]) and _changes_nothing(call):
+        return call.args[0]
     # A carrier keeps a role: a gate reshaped is a gate.
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
     if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):
@@ -53,16 +55,29 @@ def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
         remember_part(call, out)
         op = call.node(out).operation if call.name in PERMUTATIONS else None
         if op is not None and (live[0].operation.affine or live[0].operation.permutation):
-            op.permutation = _permutation(call, len(live[0].shape))
+            op.permutation = partial(_permutation, call.name, call.func, call.args[1:], call.kwargs, len(live[0].shape))
     return out
 
 
-def _permutation(call: Call, axes: int) -> tuple[int, ...]:
+def _changes_nothing(call: Call) -> bool:
+    """Whether a tensor has the type, place and form already that a conversion would give it."""
+    tensor = call.args[0]
+    if call.name == "contiguous":
+        form = {"memory_format": call.args[1]} if len(call.args) > 1 else call.kwargs
+        return bool(tensor.is_contiguous(**form))
+    if call.name in ("float", "double", "half", "bfloat16"):
+        return tensor.dtype == getattr(torch, call.name)  # type: ignore[no-any-return]
+    return call.run() is tensor
+
+
+def _permutation(
+    name: str, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any], axes: int
+) -> tuple[int, ...]:
     """Which of its argument's axes each axis of the result is."""
-    if call.name in ("contiguous", "clone"):
+    if name in ("contiguous", "clone"):
         return tuple(range(axes))
     probe = torch.empty(tuple(range(1, axes + 1)), device="meta")
-    return tuple(size - 1 for size in call.func(probe, *call.args[1:], **call.kwargs).shape)
+    return tuple(size - 1 for size in function(probe, *args, **kwargs).shape)
 
 
 @operation("detach", "get data", "detach_copy", kind="carrier")

@@ -94,8 +94,8 @@ class Operation:
     # The function's one name for all its spellings.
     name: str = ""
     watchers: list[Callable[[Tensor], None]] = field(default_factory=list)
-    # The order in which a carrier puts its one source's axes, if that is all it does.
-    permutation: tuple[int, ...] | None = None
+    # Tells the order in which a carrier puts its one source's axes, if that is all it does.
+    permutation: Callable[[], tuple[int, ...]] | None = None
     # Whether it adds up products of gates and signals, as a recurrent cell does.
     cell: bool = False
     # Of a joint operation: the modules of its other summands.

@@ -1,6 +1,6 @@
 """A toy task that tells the product rules apart: an LSTM adds or subtracts two numbers among distractors.
 
-After Arras et al. 2019, "Explaining and interpreting LSTMs", section 11.4.1: since the network computes n_a + n_b or
+After Arras et al. 2019, "Explaining and interpreting LSTMs": since the network computes n_a + n_b or
 n_a - n_b, it is known what the relevance of the two numbers should be.
 """
 
