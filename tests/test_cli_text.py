@@ -301,3 +301,11 @@ def test_help_teaches_by_examples() -> None:
     said = plain(run("--help").stdout)
     assert 'relprop text "이 영화 진짜 재미없다"' in said
     assert "cat review.txt | relprop text -" in said
+
+
+def test_a_page_of_several_texts_tells_which_is_which() -> None:
+    assert run("--lines", "-", "--out", "both.html", stdin="good\nbad\n").exit_code == 0
+    headings = re.findall(r"<h2>([^<]*)", Path("both.html").read_text(encoding="utf-8"))
+    assert [heading.split(": ")[:2] for heading in headings] == [["line 1", "positive"], ["line 2", "negative"]]
+    run("good", "--out", "one.html")
+    assert "<h2>positive: " in Path("one.html").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -306,6 +306,8 @@ def _written(found: Sequence[tuple[_Source, str, list[TextAttribution]]], out: P
     from relprop.text import save
 
     explained = [each for _, _, several in found for each in several]
+    if len(found) > 1:  # several texts in one file
+        explained = [replace(each, source=source.name) for source, _, several in found for each in several]
     if out is None or not explained:
         return None
     save(explained, out)

@@ -27,6 +27,7 @@ def to_dict(made: TextAttribution) -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "text": made.text,
+        "source": made.source,
         "method": made.method,
         "has_sign": made.has_sign,
         "rules": made.rules,
@@ -67,7 +68,7 @@ def from_dict(told: Mapping[str, Any]) -> TextAttribution:
         labels=None if told["labels"] is None else tuple(map(str, told["labels"])),
         notes=tuple(map(str, told["notes"])),
     )
-    return TextAttribution(encoding, attribution, str(told["method"]), bool(told["has_sign"]))
+    return TextAttribution(encoding, attribution, str(told["method"]), bool(told["has_sign"]), str(told["source"]))
 
 
 def write(attributions: Sequence[TextAttribution], path: Path) -> None:

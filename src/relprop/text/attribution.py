@@ -69,12 +69,14 @@ class TextAttribution:
         attribution: the explanation of the token ids, a batch of one; its relevance is (1, tokens).
         method: what computed it, as "lrp".
         has_sign: whether relevance speaks for and against; that of "gradient" only says how much the score reacts.
+        source: where the text is from, which pictures of several texts tell; give it with dataclasses.replace.
     """
 
     encoding: Encoding
     attribution: Attribution
     method: str = "lrp"
     has_sign: bool = True
+    source: str = ""
 
     def __repr__(self) -> str:
         size = f"{len(self.words)} words, {len(self.special)} tokens apart"
@@ -240,6 +242,7 @@ class TextAttribution:
             has_sign=self.has_sign,
             rules=self.rules,
             notes=self.notes,
+            source=self.source,
         )
 
     def _parts(self, word: Word) -> tuple[tuple[str, float], ...]:

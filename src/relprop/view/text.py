@@ -46,7 +46,8 @@ class Piece(NamedTuple):
 class Passage:
     """A text and what is shown with it; `words` are in the order of the text and don't overlap.
 
-    `apart` are tokens that stand for no character of it; `claim` is what positive relevance speaks for, if `has_sign`.
+    `apart` are tokens that stand for no character of it; `claim` is what positive relevance speaks for, if `has_sign`;
+    `source` is where the text is from, if that is to be told.
     Raises NonFinite for relevance that has no colour.
     """
 
@@ -59,6 +60,7 @@ class Passage:
     rules: str
     has_sign: bool = True
     notes: Sequence[str] = ()
+    source: str = ""
 
     def __post_init__(self) -> None:
         if not all(abs(each.relevance) < float("inf") for each in (*self.words, *self.apart)):
@@ -94,7 +96,8 @@ class Passage:
     @property
     def heading(self) -> str:
         """What was explained, by what."""
-        return f"{self.claim}: {number(self.score)} ({self.how})"
+        source = f"{self.source}: " if self.source else ""
+        return f"{source}{self.claim}: {number(self.score)} ({self.how})"
 
     @property
     def how(self) -> str:
