@@ -158,3 +158,26 @@ def test_the_sum_of_two_cells_outputs_is_an_ordinary_sum() -> None:
         for f in (model, cell)
     }
     assert rules == {model: ["Zero()"], cell: [repr(Epsilon(0.1))]}
+
+
+def test_a_sum_of_products_may_grow_after_an_input_of_it_was_overwritten() -> None:
+    """x W + h U, then x changed in place, then + x V: the first x counts as it was."""
+    torch.manual_seed(0)
+    W, U, V = (torch.randn(3, 4, dtype=torch.float64) for _ in range(3))
+    head = nn.Linear(4, 2).double()
+    x, h = torch.randn(2, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+
+    def in_place(x: Tensor, h: Tensor) -> Tensor:
+        x = x + 0.5
+        z = x @ W + h @ U
+        x.mul_(3)
+        return head(torch.tanh(z + x @ V))
+
+    def written_out(x: Tensor, h: Tensor) -> Tensor:
+        x = x + 0.5
+        return head(torch.tanh(x @ W + h @ U + (x * 3) @ V))
+
+    torch.testing.assert_close(in_place(x, h), written_out(x, h))
+    found, expected = (relprop.explain(f, (x, h), 1, rules=Zero()).relevance for f in (in_place, written_out))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -46,6 +46,8 @@ class Term:
     rows: Tensor | None = None
     columns: Tensor | None = None
     sign: int = 1
+    # The source's provenance, by which an in-place change of it is seen.
+    node: Node | None = None
 
 
 def remember_part(call: Call, out: object) -> None:
@@ -102,7 +104,9 @@ def join(call: Call, a: Any, b: Any, sign: int = 1) -> Tensor | None:
     owners = list(dict.fromkeys(t.record.op for t in out_of))
     op.function = " + ".join([*(owner.function for owner in owners), call.title])
     (op.module, op.module_type), *op.other_modules = dict.fromkeys((o.module, o.module_type) for o in owners)
-    trace.affine[op.index].terms = tuple(found)
+    trace.affine[op.index].terms = tuple(
+        t if t.source is None else replace(t, node=trace.node(t.source)) for t in found
+    )
     for term in out_of:
         _watch(term, out)
     return out
@@ -137,7 +141,8 @@ def terms(trace: Trace, node: Node) -> tuple[Term, ...]:
         return ()
     record = trace.affine[node.operation.index]
     if record.terms:
-        return record.terms
+        unchanged = all(t.source is None or trace.node(t.source) is t.node for t in record.terms)
+        return record.terms if unchanged else ()
     key = None if record.scale is not None else (id(record.raw_weight),)
     return (Term(record.source, record.weight, record.constant, record, key),)
 
