@@ -1153,3 +1153,21 @@ def test_large_values_that_saturate_every_gate_stay_finite() -> None:
         for gate in GATES:
             rules = rules_of(oracle.Rule(0.01, "distribute", gate))
             assert bool(relprop.explain(model, x, 1, rules=rules).relevance.isfinite().all())
+
+
+def test_a_share_below_zero_is_refused_where_weights_are_told_apart_by_sign() -> None:
+    model, x = reader(recurrent("GRU"), 3), torch.randn(2, 3, 3)
+    rules = RuleMap([("recurrent", ZPlus()), ("gate", Proportional()), ("affine", Epsilon())])
+    with pytest.raises(InvalidRule, match="share below zero"):
+        relprop.explain(model, x, 1, rules=rules)
+
+
+def test_squared_weights_have_no_meaning_where_a_gate_scales_them() -> None:
+    """As in a GRU written by hand, whose torch twin refuses them too."""
+    a, b, c = (nn.Linear(3, 2).double() for _ in range(3))
+
+    def model(x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(a(x) + c(x).sigmoid() * b(h))
+
+    with pytest.raises(InvalidRule, match="a gate scales"):
+        relprop.explain(model, (torch.randn(1, 3), torch.randn(1, 3)), 1, rules="w-square")

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.linear_map import Contraction, Convolution, LinearMap, Matrix, Padded, Permuted
+from relprop.engine.linear_map import Contraction, Convolution, Gated, LinearMap, Matrix, Padded, Permuted
 from relprop.engine.operation import Kept, Operation, inner
 from relprop.engine.path import bounds_at, live_mask, relevance_path
 from relprop.engine.registry import operation
 from relprop.engine.trace import Trace
 from relprop.engine.weights import Folded
-from relprop.errors import InvalidInput
+from relprop.errors import InvalidInput, InvalidRule
+from relprop.rules import WSquare
 from relprop.rules.base import stabiliser
 
 if TYPE_CHECKING:
@@ -128,6 +129,11 @@ class Affine:
             return None, None
         x, z = self.x.value, self.op.output().value
         rule = self.op.rule
+        if isinstance(rule, WSquare) and isinstance(self.linear, Gated):
+            raise InvalidRule(
+                f"{rule} was given to {self.op.where}, whose weights a gate scales: there it has no meaning. Put an "
+                'entry before it: ("linear", Epsilon(1e-6))'
+            )
         out = rule.redistribute(self, x, z, v.to(z.dtype))
         if self.report:
             self.op.flow.received += inner(z, v)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from relprop.engine.affine import affine
+from relprop.engine.affine import Affine, affine
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.linear_map import Gated, LinearMap, Matrix
 from relprop.engine.operation import Node, Replay, map_leaves, map_tensors, tensors_in
@@ -81,6 +81,9 @@ def remember_gate(call: Call, gate: Tensor, signal: Any, out: Tensor) -> None:
 def join(call: Call, a: Any, b: Any, sign: int = 1) -> Tensor | None:
     """a + sign * b as one linear operation, if both come straight out of linear ones or are constant; else None."""
     trace = call.trace
+    live = [call.node(part) for part in (a, b) if call.live(part)]
+    if any(node.gated is None and not _records(trace, node) for node in live):
+        return None
     found: list[Term] = []
     for part, factor in ((a, 1), (b, sign)):
         own = terms(trace, call.node(part)) if call.live(part) else (Term(constant=torch.as_tensor(part).detach()),)
@@ -120,10 +123,21 @@ def _side_by_side(call: Call, sources: list[Tensor], lead: torch.Size) -> Tensor
 
 def same_cell(trace: Trace, a: Node, b: Node) -> bool:
     """Whether two gates belong to one recurrent cell: linear operations on the same inputs open and close them."""
-    read = [
-        {id(t.record.op.sources[0]) for t in terms(trace, g.function_of or g) if t.source is not None} for g in (a, b)
-    ]
+    read = [{record.op.sources[0] for record in _records(trace, gate.function_of or gate)} for gate in (a, b)]
     return bool(read[0]) and read[0] == read[1]
+
+
+def _records(trace: Trace, node: Node) -> list[Affine]:
+    """The linear operations that a tensor came straight out of; none if it didn't."""
+    if node.gated is not None:
+        signal = node.gated[1]
+        return [] if signal is None else _records(trace, signal)
+    while node.part is not None:
+        node = _nodes_in(node.part)[0]
+    if not _is_linear(trace, node):
+        return [] if node.gated is None else _records(trace, node)
+    record = trace.affine[node.operation.index]
+    return [t.record for t in record.terms if t.record is not None] or [record]
 
 
 def terms(trace: Trace, node: Node) -> tuple[Term, ...]:
@@ -172,7 +186,7 @@ def _part(trace: Trace, node: Node) -> tuple[Term, ...]:
     """A part of a linear operation's output: some rows (samples, steps) and columns (features) of it."""
     base = node
     while base.part is not None:
-        base = next(n for n in _nodes_in(base.part))
+        base = _nodes_in(base.part)[0]
     whole, shape = terms(trace, base), base.shape
     row_of = torch.arange(torch.Size(shape[:-1]).numel()).reshape(*shape[:-1], 1).expand(shape)
     rows, columns = _replayed(node, row_of), _replayed(node, torch.arange(shape[-1]).expand(shape))

@@ -51,9 +51,8 @@ class GRU:
         to_before = from_h * s.z
         to_a = from_h.sub_(to_before).mul_(share(s.n, s.a, eps))
         candidate, v_a = d.gates(CANDIDATE), torch.empty_like(s.a)
-        steps = layer.steps
         packed = (v.rows, to_a, to_before, s.r, v_a)
-        for n, (v_out, a_t, before, reset, v_a_t) in steps.each(steps.backward(d.reverse), *packed):
+        for n, (v_out, a_t, before, reset, v_a_t) in layer.steps.each(not d.reverse, *packed):
             v_h = v.h[:n]
             total = v_h.add_(v_out)
             torch.mul(total, a_t, out=v_a_t)
@@ -75,6 +74,7 @@ class GRU:
             r_keep, r_n = sharing.product(r_new, 1 - z, new)
             r_z, r_before = sharing.product(r_old, z, before)
             of_reset, of_signal = sharing.shares(reset, a_h)
+            sharing.require_signs(of_signal)
             linear = Gated((None, of_signal * reset, None), (e, size, size))
             inputs, bias = torch.cat([x, before, of_reset * reset * a_h], -1), _bias(candidate, of_signal * reset)
             out, r_in = sharing.affine(r_n, s.a[rows], inputs, weight, bias, linear, extra=size)

@@ -44,7 +44,7 @@ class LSTM:
         g = a.tanh()
         c = torch.empty_like(g)
         before = c[:0]
-        for n, (ig_t, f_t, c_t) in steps.each(steps.forward(d.reverse), i * g, f, c):
+        for n, (ig_t, f_t, c_t) in steps.each(d.reverse, i * g, f, c):
             before = torch.addcmul(ig_t, f_t, steps.continued(before, c0, n), out=c_t)
         return States(a, i, f, g, o, c)
 
@@ -56,8 +56,7 @@ class LSTM:
         of_projection = None if d.projection is None else share(values.out, values.out, eps)
         candidate, v_a = d.gates(CANDIDATE), torch.empty_like(s.c)
         packed = (v.rows, from_h, from_c, to_a, s.f, v_a, v.rows if of_projection is None else of_projection)
-        steps = layer.steps
-        for n, (v_out, h_t, c_t, a_t, f_t, v_a_t, projected) in steps.each(steps.backward(d.reverse), *packed):
+        for n, (v_out, h_t, c_t, a_t, f_t, v_a_t, projected) in layer.steps.each(not d.reverse, *packed):
             v_h, v_c = v.h[:n], v.c[:n]
             total = v_h + v_out
             if d.projection is not None:

@@ -35,8 +35,8 @@ class RNN:
 
     def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
         to_a = share(values.out, s.a, eps, self.slope)
-        v_a, steps = torch.empty_like(s.a), layer.steps
-        for n, (v_out, a_t, v_a_t) in steps.each(steps.backward(d.reverse), v.rows, to_a, v_a):
+        v_a = torch.empty_like(s.a)
+        for n, (v_out, a_t, v_a_t) in layer.steps.each(not d.reverse, v.rows, to_a, v_a):
             v_h = v.h[:n]
             torch.mm(torch.mul(v_h + v_out, a_t, out=v_a_t), d.w_h, out=v_h)
         layer.note("bias", d.bias, v_a)

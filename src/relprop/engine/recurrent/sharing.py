@@ -12,12 +12,13 @@ from relprop.engine.affine import Affine
 from relprop.engine.linear_map import LinearMap, Matrix
 from relprop.engine.operation import Kept
 from relprop.engine.recurrent.direction import share
+from relprop.errors import InvalidRule
 from relprop.rules import Epsilon, ProductRule, Rule, SignalTakesAll, Zero
 
 if TYPE_CHECKING:
     from relprop.engine.recurrent.layer import Layer
 
-# What stands for a sum that is exactly zero, of which every share is then known to be positive.
+# What stands for a sum that is exactly zero, where R / sum would lose R: the sign of zero counts as positive.
 _ALMOST_ZERO = {torch.float32: 1e-25, torch.float64: 1e-200}
 
 
@@ -62,6 +63,14 @@ class Sharing:
         """(share of the gate, share of the signal) in their product, shaped like them."""
         of_gate, of_signal = self.gate.shares(gate, signal)
         return torch.as_tensor(of_gate).to(gate).expand_as(gate), torch.as_tensor(of_signal).to(gate).expand_as(signal)
+
+    def require_signs(self, of_signal: Tensor) -> None:
+        """Refuse a rule that tells positive from negative weights where a share below zero would exchange them."""
+        if not isinstance(self.rule, (Zero, Epsilon)) and bool((of_signal < 0).any()):
+            raise InvalidRule(
+                f"{self.gate} gave a share below zero at {self.layer.op.where}, with which {self.rule} can't tell "
+                "positive from negative contributions. Use Epsilon() there, or Half() or Absolute() for the gates"
+            )
 
     def product(self, relevance: Tensor, gate: Tensor, signal: Tensor) -> tuple[Tensor, Tensor]:
         """(R of the gate, R of the signal)."""

@@ -34,12 +34,12 @@ class Steps:
         """The same, the layer's last step first."""
         return self.forward(not reverse)
 
-    def each(self, order: Iterator[tuple[slice, int]], *packed: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
-        """(number of sequences, the rows of each packed tensor) of each time step, in an order as above."""
+    def each(self, descending: bool, *packed: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+        """(number of sequences, the rows of each packed tensor) of each time step, from the first or from the last."""
         views = [torch.split_with_sizes(t, self.sizes) for t in packed]
-        start = {rows.start: t for t, (rows, _) in enumerate(self.forward(False))}
-        for rows, size in order:
-            yield size, [view[start[rows.start]] for view in views]
+        times = range(len(self.sizes))
+        for t in reversed(times) if descending else times:
+            yield self.sizes[t], [view[t] for view in views]
 
     def previous(self, states: Tensor, initial: Tensor, reverse: bool) -> Tensor:
         """The state from which each row's step starts, (rows, d): the one before it, or the sequence's initial one."""
