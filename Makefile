@@ -21,7 +21,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,dev]"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,huggingface,dev]"
 	@touch $(STAMP)
 
 demo: $(STAMP)

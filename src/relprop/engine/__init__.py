@@ -3,6 +3,7 @@
 from relprop.engine import (  # noqa: F401  (each registers its operations)
     activation,
     affine,
+    attention,
     carrier,
     embedding,
     matrix,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from relprop.engine import functions
@@ -266,6 +267,14 @@ class Call:
         """Let other functions do this call's work, each seen and recorded on its own."""
         with self.trace:
             return function(*args, **kwargs)
+
+    def written_out(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """As `decompose`, for a fused function: the value is that of the call itself, to the last bit."""
+        out = self.decompose(function, *args, **kwargs)
+        self.trace.before_overwrite(out)
+        with torch.no_grad():
+            out.detach().copy_(self.run(map_tensors(self.args, Tensor.detach), map_tensors(self.kwargs, Tensor.detach)))
+        return out
 
 
 @dataclass

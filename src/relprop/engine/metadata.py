@@ -32,10 +32,7 @@ def is_metadata(name: str) -> bool:
     return name in _METADATA or name == "set requires_grad"
 
 
-_ATTENTION = "fused attention is not supported yet; write it out as softmax(q @ k.transpose(-1, -2) * scale) @ v"
-
 # What no word of the user's could make right.
 NOT_YET = {
-    "scaled_dot_product_attention": _ATTENTION,
     "bilinear": "both factors of its product are signals; write it with einsum of two tensors at a time",
 }

@@ -55,8 +55,9 @@ class Flow:
 
 
 def inner(a: Tensor, b: Tensor) -> float:
-    """sum_i a_i b_i."""
-    return float((a.double() * b.double()).sum())
+    """sum_i a_i b_i; what is masked with -inf counts for nothing where nothing arrives."""
+    product = a.double() * b.double()
+    return float(torch.where(b == 0, 0.0, product).sum())
 
 
 @dataclass

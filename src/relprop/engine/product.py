@@ -119,6 +119,8 @@ def _weighed(call: Call, weight: Tensor, signal: Tensor, role: str) -> Any:
 
         def share(v: Tensor) -> Tensor:
             op = made[0]
+            if factor == 0 and role == "attention" and call.trace.attention is not None:
+                call.trace.attention[op.index] = values[0].value * v
             rule = op.rule
             assert isinstance(rule, ProductRule)
             if rule.elementwise and call.name != "mul":

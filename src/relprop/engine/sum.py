@@ -12,7 +12,6 @@ from relprop.engine.activation import pointwise
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.call import Call
 from relprop.engine.joint import join, same_cell
-from relprop.engine.operation import map_tensors
 from relprop.engine.registry import kind, operation
 
 FUNCTIONS = """
@@ -166,11 +165,7 @@ def fused(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Products and sums in one call: each is seen on its own, and the value is that of the fused function."""
     if call.inplace:  # what is overwritten stays a factor
         args = (call.decompose(torch.clone, args[0]), *args[1:])
-    out = call.decompose(FUSED[call.name], *args, **kwargs)
-    call.trace.before_overwrite(out)
-    with torch.no_grad():
-        out.detach().copy_(call.run(map_tensors(args, Tensor.detach), map_tensors(kwargs, Tensor.detach)))
-    return out
+    return call.written_out(FUSED[call.name], *args, **kwargs)
 
 
 @operation("neg", kind="sum")

@@ -88,7 +88,7 @@ class Trace(TorchFunctionMode):
 
     names: id of each module -> its dotted name. paths_everywhere: keep what relevance paths need beyond the first
     affine operations. gates: keep the way to gates, which some rule gives relevance. report: measure what each
-    operation receives and passes on.
+    operation receives and passes on. attention: collect what passes from query to key.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Trace(TorchFunctionMode):
         paths_everywhere: bool = False,
         gates: bool = False,
         report: bool = False,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         self.names = names
@@ -106,6 +107,8 @@ class Trace(TorchFunctionMode):
         self.paths_everywhere = paths_everywhere
         self.gates = gates
         self.report = report
+        # Of the last backward pass, by the operation's index: relevance (..., queries, keys), before A and V share it.
+        self.attention: dict[int, Tensor] | None = {} if attention else None
         self.run = Run()
         self.operations: list[Operation] = []
         self.inputs: list[Input] = []
