@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import takewhile
 from types import FunctionType
 from typing import Any
 
@@ -88,6 +89,25 @@ def identify(function: Callable[..., Any]) -> tuple[str, bool]:
         base = name[:-1]
         return _OPERATORS.get(base, base), True
     return name, False
+
+
+@lru_cache(maxsize=1024)
+def _orders(name: str) -> tuple[tuple[str, ...], ...]:
+    """The names of a function's positional arguments, of each of its overloads."""
+    schemas = torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+    positional = [[a.name for a in schema.arguments if not a.kwarg_only] for schema in schemas]
+    return tuple(tuple("input" if each == "self" else each for each in names) for names in positional)
+
+
+def as_positional(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same arguments with tensors given by keyword, as in torch.bmm(x, mat2=y), at their positions."""
+    best: list[str] = []
+    for names in _orders(name) if any(isinstance(value, Tensor) for value in kwargs.values()) else ():
+        given = list(takewhile(kwargs.__contains__, names[len(args) :]))
+        while given and not isinstance(kwargs[given[-1]], Tensor):
+            given.pop()
+        best = max(best, given, key=len)
+    return (*args, *(kwargs[key] for key in best)), {key: v for key, v in kwargs.items() if key not in best}
 
 
 def _with_item(target: Tensor, index: Any, value: Any) -> Tensor:

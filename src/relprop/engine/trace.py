@@ -312,6 +312,8 @@ class Trace(TorchFunctionMode):
             args, kwargs = map_tensors(args, _ordinary), map_tensors(kwargs, _ordinary)
         out_given = kwargs.get("out") is not None
         kwargs = {key: value for key, value in kwargs.items() if key != "out"}
+        if kwargs and not isinstance(func, FunctionType):
+            args, kwargs = functions.as_positional(name, args, kwargs)
         call = Call(self, func, name, inplace, args, kwargs)
         if out_given:
             call.refuse("it writes to out=. Leave out= away and use the returned tensor")
