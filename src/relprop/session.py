@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import relprop.engine  # noqa: F401  (registers the operations)
 from relprop import targets
 from relprop.conservation import OperationFlow
+from relprop.engine import custom
 from relprop.engine.operation import Flow, Operation
 from relprop.engine.tokens import at_input
 from relprop.engine.trace import Trace
@@ -50,7 +51,7 @@ class Session:
         self.trace = trace
         self.x = x
         self.layers: dict[str, Tensor] = {}
-        with _watched(model, trace, layers, self.layers), _eager(), trace:
+        with _watched(model, trace, layers, self.layers), _eager(), custom.seen(), trace:
             self.output = self._run(model)
         self.model_end = len(trace.operations)
         self.batch = next(t.shape[0] for t in _tensors(x))

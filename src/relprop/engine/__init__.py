@@ -5,6 +5,7 @@ from relprop.engine import (  # noqa: F401  (each registers its operations)
     affine,
     attention,
     carrier,
+    complex,
     embedding,
     matrix,
     normaliser,

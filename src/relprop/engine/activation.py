@@ -78,7 +78,7 @@ def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | 
 @operation("relu", "leaky_relu", "abs", kind="activation")
 def piecewise_linear(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """f(z) / z is the derivative: torch's own backward is right."""
-    return call.native("activation", passes=(input,))
+    return call.native("activation", passes=() if input.is_complex() else (input,))
 
 
 @operation("rrelu", kind="activation")

@@ -200,7 +200,7 @@ class Call:
                 tap = partial(self.tap, op)
                 args, self.kwargs = map_tensors(args, tap), map_tensors(self.kwargs, tap)
             out = self.run(args)
-        results = [t for t in tensors_in(out) if t.is_floating_point()]
+        results = [t for t in tensors_in(out) if t.is_floating_point() or t.is_complex()]
         if results and all(t.grad_fn is None for t in results):
             self.refuse("autograd has no derivative for it, so relevance would end here unseen")
         return self.end(op, out, role, paths)
@@ -308,7 +308,8 @@ def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
     if not eps:
         return None
     z = op.output().value
-    stabilised = v * (z / stabiliser(eps, z).add_(z))
+    size = z.abs() if z.is_complex() else z
+    stabilised = v * (size / stabiliser(eps, size).add_(size))
     if report:
         op.flow.absorb("stabiliser", inner(z, v - stabilised))
     return stabilised

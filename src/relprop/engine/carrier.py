@@ -27,7 +27,7 @@ FUNCTIONS = """
     replication_pad1d replication_pad2d replication_pad3d
     flip fliplr flipud roll rot90 fft_fftshift fft_ifftshift pixel_shuffle pixel_unshuffle channel_shuffle
     native_channel_shuffle
-    clone contiguous alias lift_fresh positive copy conj resolve_conj conj_physical resolve_neg real
+    clone contiguous alias lift_fresh positive copy resolve_neg
     to type type_as float double half bfloat16 _to_copy cpu cuda requires_grad
     _pack_padded_sequence _pad_packed_sequence pad_sequence
     where masked_fill fill zero index_fill index_copy slice_scatter select_scatter diagonal_scatter as_strided_scatter
@@ -37,13 +37,17 @@ PERMUTATIONS = {
     "permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous", "clone", "adjoint",
     "numpy_T", "mT", "get T", "get mT",
 }  # fmt: skip
-PROPERTIES = ("get T", "get mT", "get H", "get mH", "get real")
+PROPERTIES = ("get T", "get mT", "get H", "get mH")
+# Of their second argument they take the form alone.
+LIKE = {"view_as", "reshape_as", "expand_as", "type_as", "to"}
 
 
 @kind("carrier", *FUNCTIONS.split(), *PROPERTIES)
 def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
     if call.name in CONVERSIONS and call.live(call.args[0]) and _changes_nothing(call):
         return call.args[0]
+    if call.name in LIKE and not call.live(call.args[0]):
+        return call.run().detach()
     # A carrier keeps a role: a gate reshaped is a gate.
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
     if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):
@@ -125,9 +129,3 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, train: bool | None = True
             "Write model.eval(), and pass training=self.training to a functional dropout"
         )
     return call.native("carrier", moves=True, role=call.node(input).role)
-
-
-@operation("complex", "get imag", "fft_fft", "fft_rfft", "stft", kind="unsupported")
-def not_real(call: Call, *args: Any, **kwargs: Any) -> Any:
-    call.refuse("relevance is defined for real values; feed the model what comes after this step")
-    return call.end(call.begin("unsupported"), call.run())

@@ -45,6 +45,25 @@ def contraction(call: Call, input: Tensor, other: Tensor, *args: Any, **kwargs: 
     return affine(call, "linear", Contraction(product), x, w, None, None, call.run)
 
 
+@operation("_grouped_mm", kind="linear")
+def grouped(
+    call: Call, input: Tensor, mat2: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, *_: Any, **__: Any
+) -> Tensor:
+    """Rows in groups, each with a matrix of its own: z = x W_g, W (groups, in, out), offs the groups' ends; as mixtures
+    of experts have it."""
+    if call.live(mat2) or bias is not None or offs is None or (input.dim(), mat2.dim()) != (2, 3):
+        call.refuse("of this form. Write it group by group: x[start:end] @ w[group]")
+        return cast(Tensor, call.end(call.begin("unsupported"), call.run()))
+    ends = offs.tolist()
+
+    def product(x: Tensor, w: Tensor) -> Tensor:
+        rows = zip([0, *ends[:-1]], ends, w, strict=True)
+        parts = [x[start:end] @ matrix for start, end, matrix in rows]
+        return torch.cat([*parts, x.new_zeros(len(x) - ends[-1], w.shape[-1])])
+
+    return affine(call, "linear", Contraction(product), input, mat2, None, None, call.run)
+
+
 @operation("einsum", kind="linear")
 def einsum(call: Call, equation: str, *operands: Any, **kwargs: Any) -> Tensor:
     tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)

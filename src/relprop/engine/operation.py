@@ -55,7 +55,10 @@ class Flow:
 
 
 def inner(a: Tensor, b: Tensor) -> float:
-    """sum_i a_i b_i; what is masked with -inf counts for nothing where nothing arrives."""
+    """sum_i a_i b_i (of complex numbers, the real part of a conj(b)); -inf in a mask, where nothing arrives, counts as
+    nothing."""
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
     product = a.double() * b.double()
     return float(torch.where(b == 0, 0.0, product).sum())
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from relprop.engine import functions, metadata
+from relprop.engine import complex, functions, metadata
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.operation import Kept, Node, Operation, Run, map_tensors, tensors_in
 from relprop.engine.path import path_past
@@ -322,6 +322,10 @@ class Trace(TorchFunctionMode):
             return self._decompose(func, call)
         if entry is None:
             return self._unknown(call)
+        if any(t.is_complex() for t in tensors) and not complex.understood(name, entry.kind):
+            call.refuse(
+                "of complex numbers. Relevance is defined for real values: take view_as_real, or abs, before it"
+            )
         target = args[0] if inplace else None
         if inplace:
             call.preserve_target()
@@ -343,7 +347,9 @@ class Trace(TorchFunctionMode):
             if isinstance(func, FunctionType):
                 return self._decompose(func, call)
             return REGISTRY[name].handler(call, *args, **kwargs)
-        with torch.no_grad():
+        # Without need for no_grad none is entered: autograd forbids writing to views that were made in it.
+        parameters = any(t.requires_grad for t in tensors)
+        with torch.no_grad() if parameters else contextlib.nullcontext():
             out = func(*args, **kwargs)
         if tokens and (name in CASTS or not any(t.is_floating_point() for t in tensors_in(out))):
             (first, given), entry = tokens[0], REGISTRY.get(name)
