@@ -10,14 +10,12 @@ without ("frozen"). Message matrices are made for one sequence at a time.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from timing import gradient, medians
 from torch import Tensor, nn
 
 import relprop
@@ -37,23 +35,6 @@ class Reader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.head(self.layer(x)[0][:, -1])
         return scores
-
-
-def gradient(model: nn.Module, x: Tensor) -> None:
-    x = x.clone().requires_grad_()
-    torch.autograd.grad(model(x)[:, 1].sum(), x)
-
-
-def medians(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median process CPU time of each case in seconds, after one run to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(repeats + 1):
-        for name, case in cases.items():
-            start = time.process_time()
-            case()
-            if turn:
-                times[name].append(time.process_time() - start)
-    return {name: statistics.median(taken) for name, taken in times.items()}
 
 
 def against_gradient(cell: str, units: int, steps: int, batch: int, repeats: int) -> None:

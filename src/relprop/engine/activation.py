@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from relprop.engine.call import Call
-from relprop.engine.operation import Kept, map_tensors
+from relprop.engine.operation import map_tensors
 from relprop.engine.registry import kind, operation
 from relprop.errors import TrainingMode, UnsupportedFunction
 from relprop.rules.base import stabiliser
+
+if TYPE_CHECKING:
+    from relprop.engine.trace import Trace
 
 # Where f(0) is not zero, relevance can't pass on at z = 0; the share is stabilised.
 EPS = 1e-6
@@ -22,35 +26,45 @@ class _Activation(torch.autograd.Function):
     """a = f(z) forward; v f(z) / z backward, f'(0) at z = 0."""
 
     @staticmethod
-    def forward(ctx: Any, f: Callable[[Tensor], Tensor], kept: Kept, z: Tensor) -> Tensor:
-        ctx.f, ctx.kept = f, kept
+    def forward(ctx: Any, f: Callable[[Tensor], Tensor], trace: Trace, z: Tensor) -> Tensor:
         a = f(z.detach())
         if not isinstance(a, Tensor):
             raise UnsupportedFunction(
                 f"a function that was registered as an activation returned a {type(a).__name__}, not one tensor. Take "
                 "back relprop.register(...), and explain a version of the model without that function"
             )
-        return a.clone() if a._is_view() or a.data_ptr() == z.data_ptr() else a
+        a = a.clone() if a._is_view() or a.data_ptr() == z.data_ptr() else a
+        ctx.f, ctx.run, ctx.z, ctx.a = f, trace.run, trace.keep(z), trace.keep(a)
+        ctx.set_materialize_grads(False)
+        return a
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[None, None, Tensor]:
-        z = ctx.kept.value
-        return None, None, (v * ratio(ctx.f, z)).to(z.dtype)
+    def backward(ctx: Any, v: Tensor | None) -> tuple[None, None, Tensor | None]:
+        if v is None:
+            return None, None, None
+        z = ctx.z.value
+        passed = _ratio(ctx.f, z, ctx.a.value).mul_(v).to(z.dtype)
+        if ctx.run.last:
+            ctx.z = ctx.a = None
+        return None, None, passed
 
 
-def ratio(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """f(z) / z, continued at 0 by f'(0), and stabilised where f(0) is not 0."""
+def _ratio(f: Callable[[Tensor], Tensor], z: Tensor, a: Tensor) -> Tensor:
+    """a / z for a = f(z), continued at 0 by f'(0), and stabilised where f(0) is not 0."""
     origin = torch.zeros((), dtype=z.dtype, device=z.device)
     at_zero, slope = _at(f, origin)
     if at_zero.dim():  # f has other constants for each element
         at_zero, slope = _at(f, torch.zeros_like(z))
     through_zero = at_zero == 0
     if not bool(through_zero.any()):
-        return f(z) / stabiliser(EPS, z).add_(z)
-    passed = torch.where(z == 0, slope, f(z) / z)
+        return a / stabiliser(EPS, z).add_(z)
+    quotient = a / z
+    if slope.dim() == 0:
+        return quotient.nan_to_num_(float(slope), math.inf, -math.inf)  # in one pass: only 0 / 0 is no number
+    passed = torch.where(z == 0, slope, quotient)
     if bool(through_zero.all()):
         return passed
-    return torch.where(through_zero, passed, f(z) / stabiliser(EPS, z).add_(z))
+    return torch.where(through_zero, passed, a / stabiliser(EPS, z).add_(z))
 
 
 def _at(f: Callable[[Tensor], Tensor], origin: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +83,7 @@ def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | 
     op = call.begin("activation", [z], remainder="value zero")
     paths = call.paths(op, call.args, passes=(z,))
     z = call.tap(op, z)
-    out: Tensor = _Activation.apply(f, call.trace.keep(z), z)  # type: ignore[no-untyped-call]
+    out: Tensor = _Activation.apply(f, call.trace, z)  # type: ignore[no-untyped-call]
     if out.shape != z.shape:
         call.refuse("its constants give it another shape. Write x.expand(...) for its input first")
     return cast(Tensor, call.end(op, out, role, paths))

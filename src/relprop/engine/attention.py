@@ -12,9 +12,9 @@ from torch import Tensor
 
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.operation import Kept, Operation, inner
+from relprop.engine.product import matrix_shares
 from relprop.engine.registry import operation
-from relprop.errors import InvalidRule, TrainingMode
-from relprop.rules import ProductRule
+from relprop.errors import TrainingMode
 
 if TYPE_CHECKING:
     from relprop.engine.trace import Trace
@@ -52,36 +52,20 @@ def attention(
     mask = None if attn_mask is None else attn_mask.detach()
     form = _Form(mask, is_causal, scale, enable_gqa)
     made: list[Operation] = []
-    edges = [_edge(call, made, t, half, of) for t, half, of in zip(signals, (0.5, 0.5, 1.0), (0, 0, 1), strict=True)]
+
+    def share(v: Tensor, factor: int, part: float) -> Tensor | None:
+        part *= matrix_shares(made[0])[factor]
+        return v * part if part else None
+
+    # What the weights get goes on through the softmax, in halves to Q and K.
+    shares = (partial(share, factor=factor, part=part) for factor, part in ((0, 0.5), (0, 0.5), (1, 1.0)))
+    edges = [call.edge(t, made, share) for t, share in zip(signals, shares, strict=True)]
     call.kwargs = {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
     out = call.native("attention", (*edges, mask, 0.0), remainder="softmax", measured=True)
     made.append(call.node(out).operation)
     if call.trace.report or call.trace.attention is not None:
         on_gradient(out, partial(_note, call.trace, made[0], form, [call.trace.keep(t) for t in signals]))
     return out
-
-
-def _edge(call: Call, made: list[Operation], tensor: Tensor, part: float, factor: int) -> Tensor:
-    """The way to Q, K or V: `part` of the share of the weights (factor 0) or of the values (factor 1)."""
-    kept = call.trace.keep(tensor) if call.trace.report else None
-
-    def share(v: Tensor) -> Tensor:
-        shared = v * (part * _shares(made[0])[factor])
-        if kept is not None:
-            made[0].flow.passed += inner(kept.value, shared)
-        return shared
-
-    return call.edge(tensor, share)
-
-
-def _shares(op: Operation) -> tuple[float, float]:
-    """(share of the attention weights, share of the values)."""
-    rule = op.rule
-    assert isinstance(rule, ProductRule)
-    if rule.elementwise:
-        raise InvalidRule(f"{rule} shares element by element, {op.where} is a product of matrices. Use Half()")
-    weights, values = rule.shares(torch.empty(0), torch.empty(0))
-    return float(weights), float(values)
 
 
 @dataclass(frozen=True)
@@ -134,5 +118,5 @@ def _note(trace: Trace, op: Operation, form: _Form, signals: list[Kept], v: Tens
         trace.attention[op.index] = messages
     if trace.report and form.mask is not None and form.mask.dtype != torch.bool:
         # v at the scores, as softmax's own derivative gives it; the mask is a summand of theirs.
-        scores = _shares(op)[0] * (messages - weights * messages.sum(-1, keepdim=True))
+        scores = matrix_shares(op)[0] * (messages - weights * messages.sum(-1, keepdim=True))
         op.flow.absorb("bias", inner(form.mask.expand_as(scores), scores))

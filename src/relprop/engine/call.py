@@ -35,6 +35,20 @@ def on_gradient(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> None
     tensor.register_hook(lambda v: None if v is None else hook(v))  # type: ignore[no-untyped-call]
 
 
+class _Edge(torch.autograd.Function):
+    """The same tensor; backward, what share(v) makes of what arrives. Where that is None, nothing before it is run."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Callable[[Tensor], Tensor | None], tensor: Tensor) -> Tensor:
+        ctx.share = share
+        ctx.set_materialize_grads(False)
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[None, Tensor | None]:
+        return None, None if v is None else ctx.share(v)
+
+
 class Call:
     """One intercepted function call, and the means to record it."""
 
@@ -80,6 +94,11 @@ class Call:
         node = self.trace.node(tensor)
         assert node is not None
         return node
+
+    def common_role(self) -> str | None:
+        """The role of the live arguments, if they have one in common."""
+        roles = {self.node(t).role for t in self.trace.live(self.args, self.kwargs)}
+        return roles.pop() if len(roles) == 1 else None
 
     def run(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None) -> Any:
         """The function itself, out of place."""
@@ -163,11 +182,19 @@ class Call:
         on_gradient(view, partial(_pass, op, self.trace.keep(tensor)))
         return view
 
-    def edge(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Tensor:
-        """A live tensor by another way, on which a hook changes what this call alone passes to it."""
-        alias = tensor.view_as(tensor)
+    def edge(self, tensor: Tensor, made: list[Operation], share: Callable[[Tensor], Tensor | None]) -> Tensor:
+        """A live tensor by another way, on which share(v) is what this call alone, the one operation in `made`, passes
+        to it; None for nothing."""
+        kept = self.trace.keep(tensor) if self.trace.report else None
+
+        def measured(v: Tensor) -> Tensor | None:
+            shared = share(v)
+            if kept is not None and shared is not None:
+                made[0].flow.passed += inner(kept.value, shared)
+            return shared
+
+        alias: Tensor = _Edge.apply(measured, tensor)  # type: ignore[no-untyped-call]
         self.trace._register(self.node(tensor).operation, alias, self.node(tensor))
-        on_gradient(alias, hook)
         return alias
 
     def native(

@@ -52,8 +52,7 @@ def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
     if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):
         call.refuse("it reads the bits of one type as another's. Write x.to(dtype) to convert values")
-    role = live[0].role if len({node.role for node in live}) == 1 else None
-    out = call.native("carrier", moves=True, role=role, remainder="constant")
+    out = call.native("carrier", moves=True, role=call.common_role(), remainder="constant")
     if len(live) == 1:
         call.carry_unsquashed(out)
         remember_part(call, out)

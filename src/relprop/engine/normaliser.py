@@ -9,7 +9,7 @@ from torch import Tensor
 
 from relprop.engine.affine import fold, foldable
 from relprop.engine.call import Call
-from relprop.engine.operation import Kept, map_tensors
+from relprop.engine.operation import map_tensors
 from relprop.engine.registry import operation
 from relprop.errors import TrainingMode
 
@@ -18,14 +18,20 @@ class _Normalise(torch.autograd.Function):
     """y = (x - mean) / std * w + b forward; backward with std constant: v_x = C (v w / std), C the centring."""
 
     @staticmethod
-    def forward(ctx: Any, call: Call, args: tuple[Any, ...], kept: Kept, form: _Form, x: Tensor) -> Any:
-        ctx.kept, ctx.form = kept, form
+    def forward(ctx: Any, call: Call, args: tuple[Any, ...], form: _Form, x: Tensor) -> Any:
+        ctx.run, ctx.x, ctx.form = call.trace.run, call.trace.keep(x), form
+        ctx.set_materialize_grads(False)
         # Autograd forbids changing a view made in here in place.
         return map_tensors(call.run(args), lambda t: t.clone() if t._is_view() else t)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor, *_: Any) -> tuple[Any, ...]:
-        return None, None, None, None, ctx.form.redistribute(ctx.kept.value, v)
+    def backward(ctx: Any, v: Tensor | None, *_: Any) -> tuple[None, None, None, Tensor | None]:
+        if v is None:
+            return None, None, None, None
+        passed = ctx.form.redistribute(ctx.x.value, v)
+        if ctx.run.last:
+            ctx.x = None
+        return None, None, None, passed
 
 
 class _Form:
@@ -35,17 +41,26 @@ class _Form:
         self.weight, self.eps, self.groups, self.axes, self.centred = weight, eps, groups, axes, centred
 
     def redistribute(self, x: Tensor, v: Tensor) -> Tensor:
-        if self.weight is not None:
-            weight = self.weight.detach()
-            v = v * (weight if self.groups is None else weight.reshape(-1, *(1,) * (x.dim() - 2)))
-        rows, u = self._rows(x), self._rows(v)
-        if self.centred:
-            variance = rows.var(-1, unbiased=False, keepdim=True)
-            u = u - u.mean(-1, keepdim=True)
-        else:
-            variance = rows.square().mean(-1, keepdim=True)
+        weight = None if self.weight is None else self.weight.detach()
+        if weight is not None and self.groups is not None:
+            v, weight = v * weight.reshape(-1, *(1,) * (x.dim() - 2)), None
+        # Statistics in single precision at least, as torch's own kernels have them.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        rows, u = self._rows(x).to(dtype), self._rows(v).to(dtype)
+        weight = None if weight is None else weight.flatten().to(dtype)
         eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-        return (u * (variance + eps).rsqrt()).reshape(x.shape)
+        if not self.centred:
+            u = u if weight is None else u * weight
+            return (u * rows.square().mean(-1, keepdim=True).add_(eps).rsqrt_()).reshape(x.shape).to(x.dtype)
+        width = rows.shape[-1:]
+        _, mean, rstd = torch.native_layer_norm(rows, width, None, None, eps)
+        # Torch's backward has a term for the spread, with the normalised input in it. At an input that is its own mean
+        # it is zero: what is left is the derivative with the spread constant, rstd * (w v - mean(w v)).
+        level = torch.zeros_like(rows)
+        wanted = [True, False, False]
+        backward = torch.ops.aten.native_layer_norm_backward.default
+        u = cast(Tensor, backward(u, level, width, torch.zeros_like(mean), rstd, weight, None, wanted)[0])
+        return u.reshape(x.shape).to(x.dtype)
 
     def _rows(self, x: Tensor) -> Tensor:
         """One row for each set of elements with statistics of its own."""
@@ -59,7 +74,7 @@ def _normalise(call: Call, x: Tensor, form: _Form) -> Any:
     op = call.begin("normaliser", [x], remainder="bias")
     op.keeps_output = True
     args = map_tensors(call.args, lambda t: t.detach())
-    out = _Normalise.apply(call, args, call.trace.keep(x), form, call.tap(op, x))  # type: ignore[no-untyped-call]
+    out = _Normalise.apply(call, args, form, call.tap(op, x))  # type: ignore[no-untyped-call]
     if isinstance(out, tuple):  # the native forms return their statistics too
         out = (out[0], *(t.detach() for t in out[1:]))
     return call.end(op, out)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,10 +14,12 @@ from relprop.engine.activation import pointwise
 from relprop.engine.affine import fold, foldable, per_channel
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.joint import remember_gate
-from relprop.engine.operation import Node, Operation, inner, map_tensors
+from relprop.engine.operation import Node, Operation, map_tensors
 from relprop.engine.registry import operation
 from relprop.errors import InvalidRule
 from relprop.rules import ProductRule
+
+Share = Callable[[Tensor], Tensor | None]
 
 # Factors that only scale what they multiply.
 SCALES = {"gate", "statistic"}
@@ -91,16 +96,18 @@ def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
     if role_a != role_b:
         for weight, signal, role in ((a, b, role_a), (b, a, role_b)):
             if role == "attention" or (role == "gate" and call.trace.gates):
-                return _weighed(call, weight, signal, role)
+                return _weighed(call, weight, signal, role) if elementwise else _matrices(call, weight, signal, role)
             if role in SCALES:
                 out = call.native("product", _replaced(call, weight), passes=(signal,) if elementwise else ())
                 if role == "gate" and elementwise:
                     remember_gate(call, weight, signal, out)
                 return out
-    # Element by element each factor takes half, whatever its value; a matrix product has no such correspondence.
-    passes = (a, b) if elementwise else ()
-    out = call.native("product", role=role_a if role_a == role_b and role_a in SCALES else None, passes=passes)
-    on_gradient(out, _half)
+    role = role_a if role_a == role_b and role_a in SCALES else None
+    if not elementwise:
+        return _matrices(call, a, b, "product", role)
+    # Each factor takes half, whatever its value.
+    out = call.native("product", role=role, passes=(a, b))
+    on_gradient(out, lambda v: v * 0.5)
     return out
 
 
@@ -109,35 +116,69 @@ def _activates(factor: Node, signal: Node) -> bool:
     return factor.function_of is signal and factor.activated
 
 
-def _weighed(call: Call, weight: Tensor, signal: Tensor, role: str) -> Any:
-    """A gate or attention weights times a signal, which share as the rule for this product says."""
+def _weighed(call: Call, weight: Tensor, signal: Tensor, kind: str) -> Any:
+    """A gate or attention weights times a signal, element by element; they share as the rule for this product says."""
     made: list[Operation] = []
     values = call.trace.keep(weight), call.trace.keep(signal)
 
-    def edge(tensor: Tensor, factor: int) -> Tensor:
-        kept = values[factor]
+    def share(v: Tensor, factor: int) -> Tensor:
+        rule = made[0].rule
+        assert isinstance(rule, ProductRule)
+        return v * rule.shares(values[0].value, values[1].value)[factor]
 
-        def share(v: Tensor) -> Tensor:
-            op = made[0]
-            if factor == 0 and role == "attention" and call.trace.attention is not None:
-                call.trace.attention[op.index] = values[0].value * v
-            rule = op.rule
-            assert isinstance(rule, ProductRule)
-            if rule.elementwise and call.name != "mul":
-                raise InvalidRule(f"{rule} shares element by element, {op.where} is a product of matrices. Use Half()")
-            shared = v * rule.shares(values[0].value, values[1].value)[factor]
-            if call.trace.report:
-                op.flow.passed += inner(kept.value, shared)
-            return shared
+    out = _by_edges(call, kind, made, ((weight, partial(share, factor=0)), (signal, partial(share, factor=1))))
+    if kind == "gate":
+        call.node(out).gate = call.node(weight)
+    return out
 
-        return call.edge(tensor, share)
 
-    edges = {id(weight): edge(weight, 0), id(signal): edge(signal, 1)}
+def _matrices(call: Call, a: Tensor, b: Tensor, kind: str, role: str | None = None) -> Any:
+    """A product of matrices: to each factor goes its own part of autograd's v. Two signals take half each, weights and
+    a signal what the rule says."""
+    made: list[Operation] = []
+    size, collected = a.numel() + b.numel(), None
+    if kind == "attention" and call.trace.attention is not None:
+        collected = call.trace.keep(a)
+
+    def shares() -> tuple[float, float]:
+        return (0.5, 0.5) if kind == "product" else matrix_shares(made[0])
+
+    def whole() -> bool:
+        """Whether both take equal parts of v where it is smaller than what they get."""
+        return shares()[0] == shares()[1] and math.prod(made[0].shape) < size
+
+    def share(v: Tensor, factor: int) -> Tensor | None:
+        part = shares()[factor]
+        if collected is not None and factor == 0:
+            assert call.trace.attention is not None
+            call.trace.attention[made[0].index] = collected.value * (v / part if whole() else v)
+        if whole():
+            return v
+        return v * part if part else None
+
+    out = _by_edges(call, kind, made, ((a, partial(share, factor=0)), (b, partial(share, factor=1))), role)
+    on_gradient(out, lambda v: v * shares()[0] if whole() else None)
+    return out
+
+
+def matrix_shares(op: Operation) -> tuple[float, float]:
+    """(share of the weights, share of the signal) in a product of matrices."""
+    rule = op.rule
+    assert isinstance(rule, ProductRule)
+    if rule.elementwise:
+        raise InvalidRule(f"{rule} shares element by element, {op.where} is a product of matrices. Use Half()")
+    weights, signal = rule.shares(torch.empty(0), torch.empty(0))
+    return float(weights), float(signal)
+
+
+def _by_edges(
+    call: Call, kind: str, made: list[Operation], factors: Sequence[tuple[Tensor, Share]], role: str | None = None
+) -> Any:
+    """Run the call with each factor by an edge of its own, on which share(v) is what it gets."""
+    edges = {id(factor): call.edge(factor, made, share) for factor, share in factors}
     args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
     call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
-    out = call.native(role, args, measured=True)
-    if role == "gate" and call.name == "mul":
-        call.node(out).gate = call.node(weight)
+    out = call.native(kind, args, role=role, measured=True)
     made.append(call.node(out).operation)
     return out
 
@@ -150,7 +191,3 @@ def _replaced(call: Call, factor: Tensor) -> tuple[Any, ...]:
 
     call.kwargs = map_tensors(call.kwargs, constant)
     return cast("tuple[Any, ...]", map_tensors(call.args, constant))
-
-
-def _half(v: Tensor) -> Tensor:
-    return v * 0.5

@@ -17,7 +17,8 @@ FUNCTIONS = """
 
 @kind("selection", *FUNCTIONS.split())
 def select(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call.native("selection", moves=True)
+    """The largest of gates, or of attention weights, are what they are taken from."""
+    return call.native("selection", moves=True, role=call.common_role())
 
 
 @operation("quantile", "nanquantile", kind="selection")
