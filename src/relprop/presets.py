@@ -81,6 +81,11 @@ _PRESETS = (
         lambda _: [("affine", Epsilon(1e-6)), ("attention", Half())],
     ),
     Preset(
+        "attn-lrp-vit",
+        "AttnLRP for vision Transformers: gamma 0.25 on convolutions, gamma 0.05 on linear layers, attention as attn-lrp",
+        lambda _: [("conv", Gamma(0.25)), ("linear", Gamma(0.05)), ("attention", Half())],
+    ),
+    Preset(
         "cp-lrp",
         "CP-LRP: epsilon on linear layers, attention weights and statistics are constants",
         lambda _: [("affine", Epsilon(1e-6)), ("attention", SignalTakesAll())],
