@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +173,9 @@ class TestModel:
     def test_an_unknown_one_ends_the_command(self) -> None:
         result = run("good", "--model", "reviews-fr")
         assert result.exit_code == Exit.ERROR
-        assert result.stderr == "relprop: the zoo has no model 'reviews-fr'\n"
+        assert result.stderr.startswith("relprop: the zoo has no model 'reviews-fr'. There is no folder 'reviews-fr'")
+        assert "Nothing is downloaded: save a model of Hugging Face once by model.save_pretrained(" in result.stderr
+        assert result.stdout == ""
 
     def test_one_that_is_not_there_fails_for_each_text_alike(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def damaged() -> nn.Module:
@@ -309,3 +313,150 @@ def test_a_page_of_several_texts_tells_which_is_which() -> None:
     assert [heading.split(": ")[:2] for heading in headings] == [["line 1", "positive"], ["line 2", "negative"]]
     run("good", "--out", "one.html")
     assert "<h2>positive: " in Path("one.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Folders as save_pretrained writes them: a classifier, a language model."""
+    pytest.importorskip("transformers")
+    from huggingface_models import LABELS as CLASSES
+    from huggingface_models import bert, bpe, gpt2, wordpiece
+
+    made = {
+        "classifier": (bert("BertForSequenceClassification", id2label=CLASSES), wordpiece()),
+        "answers": (bert("BertForQuestionAnswering"), wordpiece()),
+        "headless": (bert("BertModel"), wordpiece()),
+        "writer": (gpt2(), bpe()),
+    }
+    for name, (model, tokenizer) in made.items():
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    return tmp_path
+
+
+class TestFolder:
+    def explained(self, *arguments: object) -> Any:
+        (told,) = answer(*arguments)
+        (found,) = told["explanations"]
+        return found
+
+    def by_python(self, folder: Path, text: str, target: Any) -> Any:
+        import relprop
+        from relprop.models.huggingface_folder import load_folder
+
+        return relprop.explain_text(*load_folder(folder), text, target=target)
+
+    def same(self, told: Any, expected: Any) -> None:
+        assert [word["relevance"] for word in told["words"]] == [word.relevance for word in expected.words]
+        assert told["class"] == expected.label
+        assert told["score"] == float(expected.score)
+
+    def test_a_classifier(self, folders: Path) -> None:
+        for target in (None, "MIXED", "1"):
+            told = self.explained(
+                "The film is great", "--model", folders / "classifier", *(["--target", target] if target else [])
+            )
+            self.same(told, self.by_python(folders / "classifier", "The film is great", {"1": 1}.get(target, target)))
+
+    def test_one_class_rather_than_another(self, folders: Path) -> None:
+        from relprop.targets import contrast
+
+        told = self.explained(
+            "The film", "--model", "classifier", "--target", "MIXED", "--against", "NEGATIVE", "--method", "lrp"
+        )
+        self.same(told, self.by_python(folders / "classifier", "The film", contrast("MIXED", "NEGATIVE")))
+        assert told["class"] == "MIXED rather than NEGATIVE"
+
+    def test_what_a_language_model_writes_next(self, folders: Path) -> None:
+        from relprop.targets import contrast
+
+        text = "Paris is the capital of"
+        self.same(self.explained(text, "--model", "writer"), self.by_python(folders / "writer", text, None))
+        told = self.explained(text, "--model", "writer", "--target", " the", "--against", " and")
+        self.same(told, self.by_python(folders / "writer", text, contrast(" the", " and")))
+        result = run(text, "--model", "writer", "--target", " the", "--against", " and")
+        assert "→ the (rather than and)" in result.stdout
+        assert result.stderr == ""
+
+    def test_no_network_is_asked(self, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def asked(*given: Any, **named: Any) -> Any:
+            raise AssertionError("the network was asked")
+
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr(socket.socket, "connect", asked)
+        monkeypatch.setattr(socket, "getaddrinfo", asked)
+        for folder in ("classifier", "writer"):
+            assert run("Paris is the capital of", "--model", folder).exit_code == Exit.OK
+        for name in ("someone/some-model", "bert-base-uncased"):
+            result = run("Paris", "--model", name)
+            assert result.exit_code == Exit.ERROR
+            assert "Nothing is downloaded" in result.stderr
+
+    def test_a_figure_is_a_token_there(self, folders: Path) -> None:
+        told = self.explained("Paris is", "--model", "writer", "--target", "3")
+        assert told["class"] == '"3" as the next token'
+
+    def test_it_is_read_in_single_precision(self, folders: Path) -> None:
+        from relprop.models.huggingface_folder import load_folder
+
+        model, _ = load_folder(folders / "classifier")
+        assert not model.training
+        assert {each.dtype for each in model.parameters()} == {torch.float32}
+
+    def test_too_long_and_cut(self, folders: Path) -> None:
+        long = "The film is great. " * 20
+        result = run(long, "--model", "classifier")
+        assert result.exit_code == Exit.ERROR
+        assert "the model reads at most 40" in plain(result.stderr)
+        cut = self.explained(long, "--model", "classifier", "--truncation")
+        assert any("the text was cut" in note for note in cut["notes"])
+
+    def test_a_model_of_the_zoo_against_another_class(self) -> None:
+        told = self.explained("good dull dull", "--model", "reviews-en", "--against", "positive")
+        assert told["class"] == "negative rather than positive"
+        assert told["score"] == pytest.approx(2 * (2.0 + 2.0 - 1.0))
+
+    @pytest.mark.parametrize(
+        ("folder", "change", "said"),
+        [
+            ("classifier", "tokenizer.json", "holds no tokenizer (tokenizer.json); write tokenizer.save_pretrained("),
+            ("classifier", "config.json", "is no folder of a Hugging Face model"),
+            ("classifier", "model.safetensors", "can't be read by transformers"),
+            ("headless", None, "it has no head"),
+            ("answers", None, '{"question": ..., "context": ...}'),
+        ],
+    )
+    def test_what_is_missing_is_said(self, folders: Path, folder: str, change: str | None, said: str) -> None:
+        if change is not None:
+            (folders / folder / change).unlink()
+        result = run("The film is great", "--model", folder)
+        assert result.exit_code == Exit.ERROR
+        assert said in plain(result.stderr)
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize(
+        ("architectures", "said"),
+        [
+            (["MyOwnModel"], "which transformers"),
+            ([], "does not say which model it is of"),
+            (["BertForTokenClassification"], "classifier.bias is missing, and would be random, as 1 more"),
+        ],
+    )
+    def test_what_the_configuration_does_not_fit(self, folders: Path, architectures: list[str], said: str) -> None:
+        file = folders / "headless" / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": architectures}))
+        result = run("The film is great", "--model", "headless")
+        assert result.exit_code == Exit.ERROR
+        assert said in plain(result.stderr)
+
+    def test_damaged_weights(self, folders: Path) -> None:
+        (folders / "classifier" / "model.safetensors").write_bytes(b"damaged")
+        result = run("The film is great", "--model", "classifier")
+        assert result.exit_code == Exit.ERROR
+        assert "can't be read by transformers" in plain(result.stderr)
+
+    def test_without_transformers_it_says_what_to_install(self, folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "transformers", None)
+        result = run("The film is great", "--model", "classifier")
+        assert result.exit_code == Exit.MISSING_EXTRA
+        assert 'pip install "relprop[huggingface]"' in plain(result.stderr)

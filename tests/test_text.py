@@ -142,6 +142,20 @@ class TestEncoding:
         with pytest.raises(InvalidInput, match=said):
             Encoding(**{**self.good, field: value})  # type: ignore[arg-type]
 
+    def test_two_stand_one_below_the_other(self) -> None:
+        first = encoding("a film", ("[CLS]", 0, 0, None), ("a", 0, 1, 0), ("film", 2, 6, 1), unknown=(2,))
+        second = encoding("so so", ("so", 0, 2, 0), ("so", 3, 5, 1))
+        both = first + second
+        assert both.text == "a film\nso so"
+        assert [both.text[start:end] for start, end in both.offsets] == ["", "a", "film", "so", "so"]
+        assert both.ids == first.ids + second.ids
+        assert both.words == (None, 0, 1, 2, 3)
+        assert both.unknown == (False, False, True, False, False)
+        start = encoding("", ("<pad>", 0, 0, None))
+        assert (first + start).text == "a film"
+        assert (first + start).offsets[-1] == (6, 6)
+        assert (first + (start + second)).text == both.text
+
 
 class TestTokenizers:
     text = "Good film, isn't it"

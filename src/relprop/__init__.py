@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relprop import errors, evaluate, methods, models, rules, text, zoo
+    from relprop import errors, evaluate, methods, models, rules, targets, text, zoo
     from relprop.attribution import Attribution, load
     from relprop.engine.registry import register
     from relprop.explainer import Explainer, check, explain
@@ -36,6 +36,7 @@ __all__ = [
     "models",
     "register",
     "rules",
+    "targets",
     "text",
     "zoo",
 ]
@@ -56,7 +57,7 @@ _HOMES = {
     "load_program": "relprop.models",
     "register": "relprop.engine.registry",
 }
-_MODULES = {"errors", "evaluate", "methods", "models", "rules", "text", "zoo"}
+_MODULES = {"errors", "evaluate", "methods", "models", "rules", "targets", "text", "zoo"}
 
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept any name

@@ -45,6 +45,10 @@ class Attribution:
         rules: the preset or rules that redistributed the score.
         labels: class names, by index.
         layers: relevance inside the network, by module name, each (batch, ...).
+        attention: relevance that attention passed from each token to each, by the name of its module, each
+            (batch, heads, queries, keys), if it was asked for. An entry is what came to the query's output by way of
+            this key, before attention weights and values share it: over the keys it sums to the relevance of the head's
+            output there.
         notes: what a reader of the result should know, as sentences.
         trace_flow: runs the explanation once more and returns what each operation received and passed on; called when
             `conservation` is first asked for, then let go.
@@ -59,6 +63,7 @@ class Attribution:
     rules: str = ""
     labels: tuple[str, ...] | None = None
     layers: dict[str, Tensor] = field(default_factory=dict)
+    attention: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     trace_flow: Callable[[], tuple[OperationFlow, ...]] | None = None
     known_operations: tuple[OperationFlow, ...] | None = field(default=None, init=False)
@@ -90,6 +95,7 @@ class Attribution:
             rules=self.rules,
             labels=self.labels,
             layers=_map(narrowed, self.layers),
+            attention=_map(narrowed, self.attention),
             notes=self.notes,
         )
         if len(part) == size:
@@ -145,6 +151,11 @@ class Attribution:
     def is_consistent(self, tol: float = 1e-3) -> bool:
         """Whether it is conservative up to `tol` and positive; definition 3 of the same paper."""
         return self.is_conservative(tol) and self.is_positive()
+
+    @property
+    def heads(self) -> dict[str, Tensor]:
+        """(batch, heads), by the name of the attention module: the relevance that passed through each head."""
+        return {name: passed.sum((-2, -1)) for name, passed in self.attention.items()}
 
     def label(self, index: int = 0) -> str:
         """The name of the class explained in sample `index`, or its number; "score" where no class was."""

@@ -15,6 +15,7 @@ from relprop.engine.weights import PreparedWeights
 from relprop.errors import InvalidInput, InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
 from relprop.inputs import Inputs, checked_bounds, checked_inputs, checked_labels, require_within
 from relprop.models import module_names, prepare, refuse_training
+from relprop.models.huggingface import apart, is_pipeline, model_of, names_of_classes, pixels_of
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.report import Report
 from relprop.rulemap import RuleMap
@@ -37,27 +38,33 @@ def explain(
     bounds: Bounds | None = None,
     seed: Seed = "score",
     layers: Sequence[str] = (),
+    attention: bool = False,
     labels: Sequence[str] | None = None,
 ) -> Any:
     """Redistribute a model's score onto its input by Layer-wise Relevance Propagation, or explain it otherwise.
 
-    model: any PyTorch model in evaluation mode, or a function of tensors; it is not changed.
-    x: the input, shape (batch, ...); a tuple for positional, a dict for named inputs.
-    target: None (each sample's highest score), a class index or name, one per sample, or a function from the model's
-        output to one score per sample, shape (batch,). targets=[...]: several, from one forward pass.
+    model: any PyTorch model in evaluation mode, or a function of tensors; it is not changed. Also a pipeline of Hugging
+        Face's transformers for image-classification; for those that read texts see explain_text.
+    x: the input, shape (batch, ...); a tuple for positional, a dict for named inputs, as a tokenizer of transformers
+        makes with return_tensors="pt". For a pipeline a picture, or a list of them.
+    target: None (each sample's highest score), a class index or name, one per sample, a function from the model's
+        output to one score per sample, shape (batch,), or one made by relprop.targets. targets=[...]: several, from one
+        forward pass.
     rules: a preset's name, a rule, a RuleMap; "auto" decides from the model's operations.
     method: "lrp"; or, to compare with, "gradient", "gradient_x_input", "integrated_gradients", "smoothgrad",
         "guided_backprop", "deconvnet", "occlusion", and by Captum "lime", "grad_cam", "deeplift", "kernel_shap"; with
         options of its own as relprop.methods.IntegratedGradients(steps=100). rules, seed and layers are LRP's.
     bounds: (low, high), the range of valid inputs: numbers, or tensors of shape (channels, 1, 1).
     seed: "score", or the relevance to start from, a tensor shaped like the model's output.
-    layers: names of modules whose output's relevance is wanted too.
+    layers: names of modules whose output's relevance is wanted too, or patterns such as "encoder.layer.*.output".
+    attention: True for what passes from token to token too, by attention's heads (`attention`, `heads`, `flow()` of the
+        Attribution), and for the relevance at the outputs of a Transformer's blocks (among its `layers`).
     labels: class names, default `model.labels` or `model.config.id2label` if the model has them.
 
     Returns an Attribution, or a list of them for targets=[...]. Raises children of relprop.errors.RelpropError.
     """
     explainer = Explainer(model, rules, method=method, bounds=bounds, labels=labels)
-    return explainer(x, target, targets=targets, seed=seed, layers=layers)
+    return explainer(x, target, targets=targets, seed=seed, layers=layers, attention=attention)
 
 
 def check(
@@ -90,7 +97,8 @@ class Explainer:
         bounds: Bounds | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        self.model = prepare(model)
+        self._pipeline = model if is_pipeline(model) else None
+        self.model = prepare(model if self._pipeline is None else model_of(model, text=False))
         self.bounds = checked_bounds(bounds)
         self.rules = rules
         self.labels = _labels_of(self.model) if labels is None else checked_labels(labels)
@@ -110,6 +118,7 @@ class Explainer:
         targets: Sequence[Target] | None = None,
         seed: Seed = "score",
         layers: Sequence[str] = (),
+        attention: bool = False,
     ) -> Any:
         """An Attribution for `x`, or a list of them, one for each of `targets`. Arguments as for `explain`."""
         if targets is not None and target is not None:
@@ -121,11 +130,11 @@ class Explainer:
         if not isinstance(seed, str) and (target is not None or targets is not None):
             raise InvalidTarget("give a target, whose score is explained, or a seed to start from, not both")
         if self.method is not None:
-            self._require_lrp(self.method, seed, layers)
+            self._require_lrp(self.method, seed, layers, attention)
             of_each = [self._by_method(self.method, x, each) for each in ([target] if targets is None else targets)]
             return of_each[0] if targets is None else of_each
         wanted = [target] if targets is None else list(targets)
-        found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers)]
+        found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers, attention)]
         return found[0] if targets is None else found
 
     def compare(
@@ -193,10 +202,11 @@ class Explainer:
         maps: Sequence[RuleMap | None],
         seed: Seed,
         layers: Sequence[str],
+        attention: bool = False,
     ) -> list[list[Attribution]]:
         """Attributions by target and rule map, from one forward pass."""
         found = []
-        with self._recorded(x, maps, layers=layers) as session:
+        with self._recorded(x, maps, layers=layers, attention=attention) as session:
             session.trace.raise_unsupported()
             starts = [session.start(target, seed, self.labels) for target in targets]
             for i, (start, target) in enumerate(zip(starts, targets, strict=True)):
@@ -241,6 +251,7 @@ class Explainer:
             rules=name,
             labels=self.labels,
             layers=dict(session.layers),
+            attention=session.attention(),
             notes=tuple(session.trace.notes),
             trace_flow=flows_again,
         )
@@ -266,31 +277,45 @@ class Explainer:
         )
 
     @staticmethod
-    def _require_lrp(method: Method, seed: Seed, layers: Sequence[str]) -> None:
+    def _require_lrp(method: Method, seed: Seed, layers: Sequence[str], attention: bool) -> None:
         if not isinstance(seed, str) or seed != "score":
             raise InvalidTarget(
                 f"only LRP starts from a seed. With method={method.name!r} give a target, such as "
                 "target=lambda output: (seed * output).sum(1)"
             )
-        if layers:
-            raise InvalidInput(f"only LRP explains layers; leave layers= away with method={method.name!r}")
+        if layers or attention:
+            given = "layers=" if layers else "attention="
+            raise InvalidInput(f"only LRP explains layers; leave {given} away with method={method.name!r}")
 
     def _checked(self, x: Inputs) -> Inputs:
         """The inputs, if they and the model can be explained."""
         refuse_training(self.model)
-        checked = checked_inputs(x)
+        checked = checked_inputs(x if self._pipeline is None else pixels_of(self._pipeline, x))
         require_within(checked, self.bounds)
         return checked
 
     @contextlib.contextmanager
     def _recorded(
-        self, x: Inputs, maps: Sequence[RuleMap | None], *, report: bool = False, layers: Sequence[str] = ()
+        self,
+        x: Inputs,
+        maps: Sequence[RuleMap | None],
+        *,
+        report: bool = False,
+        layers: Sequence[str] = (),
+        attention: bool = False,
     ) -> Iterator[Session]:
         """A forward pass recorded for LRP under these rule maps."""
         checked = self._checked(x)
         everywhere = any(chosen is not None and chosen.needs_paths_everywhere for chosen in maps)
         gates = any(chosen is not None and chosen.gives_to_gates for chosen in maps)
-        trace = Trace(module_names(self.model), self._prepared, paths_everywhere=everywhere, gates=gates, report=report)
+        trace = Trace(
+            module_names(self.model),
+            self._prepared,
+            paths_everywhere=everywhere,
+            gates=gates,
+            report=report,
+            attention=attention,
+        )
         with self._session(trace, checked, layers) as session:
             yield session
 
@@ -298,8 +323,13 @@ class Explainer:
     def _session(self, trace: Trace, x: Inputs, layers: Sequence[str] = ()) -> Iterator[Session]:
         """A forward pass under a trace, whose graph is let go of at the end."""
         try:
-            with torch.inference_mode(False), torch.enable_grad(), released_buffers(self.model):
-                yield Session(self.model, trace, x, layers)
+            with (
+                torch.inference_mode(False),
+                torch.enable_grad(),
+                released_buffers(self.model),
+                apart(self.model, x) as given,
+            ):
+                yield Session(self.model, trace, given, layers)
         finally:
             trace.close()
 
@@ -318,7 +348,4 @@ def _labels_of(model: Any) -> tuple[str, ...] | None:
     labels = getattr(model, "labels", None)
     if isinstance(labels, (list, tuple)) and all(isinstance(label, str) for label in labels):
         return tuple(labels)
-    by_id = getattr(getattr(model, "config", None), "id2label", None)
-    if isinstance(by_id, dict):
-        return tuple(str(by_id[i]) for i in sorted(by_id))
-    return None
+    return names_of_classes(model)

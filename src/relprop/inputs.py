@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ def checked_inputs(x: Any) -> Inputs:
             "got a PackedSequence as input; give the padded tensor (batch, time, ...) and pack it inside the function "
             "that is explained: lambda x: model(pack_padded_sequence(x, lengths, batch_first=True))"
         )
+    if isinstance(x, str):
+        raise InvalidInput("got a str as input; of a text write relprop.explain_text(model, tokenizer, text)")
+    if isinstance(x, Mapping):  # what tokenizers of transformers return is one, and no dict
+        x = dict(x)
     if not isinstance(x, (Tensor, tuple, list, dict)):
         raise InvalidInput(
             f"got a {type(x).__name__} as input; give a tensor of shape (batch, ...), for example "
@@ -32,7 +37,8 @@ def checked_inputs(x: Any) -> Inputs:
         )
     items = [(None, x)] if isinstance(x, Tensor) else list(x.items() if isinstance(x, dict) else enumerate(x))
     if not any(isinstance(v, Tensor) for _, v in items):
-        raise InvalidInput("the input holds no tensor")
+        hint = '; write tokenizer(text, return_tensors="pt")' if isinstance(x, dict) and "input_ids" in x else ""
+        raise InvalidInput(f"the input holds no tensor{hint}")
     for key, value in items:
         if isinstance(value, Tensor):
             _check_tensor(key, value)
@@ -70,14 +76,19 @@ def misread_ids(trace: Trace, error: Exception) -> InvalidInput | None:
     if isinstance(error, IndexError) and "index out of range" in told:
         ids = [given.tensor for given in trace.inputs if not given.tensor.is_floating_point()]
         if ids:
-            low, high = min(int(t.min()) for t in ids), max(int(t.max()) for t in ids)
-            return InvalidInput(
-                f"the model can't look up a token: the ids go from {low} to {high}, over {ids[0].shape[-1]} tokens. "
-                "Give the ids of the tokenizer it was trained with, and no more tokens than the model has places for"
-            )
+            return no_place(ids)
     if isinstance(error, RuntimeError) and "'indices'" in told and "scalar types" in told:
         return InvalidInput("an embedding of the model takes ids, and got numbers of another type. Write ids.long()")
     return None
+
+
+def no_place(ids: Sequence[Tensor]) -> InvalidInput:
+    """What an embedding means that finds no row for one of these ids, or for where it stands."""
+    low, high = min(int(t.min()) for t in ids), max(int(t.max()) for t in ids)
+    return InvalidInput(
+        f"the model can't look up a token: the ids go from {low} to {high}, over {ids[0].shape[-1]} tokens. "
+        "Give the ids of the tokenizer it was trained with, and no more tokens than the model has places for"
+    )
 
 
 def checked_bounds(bounds: Any) -> Bounds | None:

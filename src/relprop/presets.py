@@ -82,7 +82,7 @@ _PRESETS = (
     ),
     Preset(
         "attn-lrp-vit",
-        "AttnLRP for vision Transformers: gamma 0.25 on convolutions, gamma 0.05 on linear layers, attention as attn-lrp",
+        "AttnLRP for vision Transformers: gamma, 0.25 on convolutions and 0.05 on linear layers, else as attn-lrp",
         lambda _: [("conv", Gamma(0.25)), ("linear", Gamma(0.05)), ("attention", Half())],
     ),
     Preset(

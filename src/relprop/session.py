@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fnmatch
+import math
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
@@ -22,7 +25,7 @@ from relprop.engine.tokens import at_input
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
 from relprop.inputs import Inputs, input_name, integer_input, misread_ids
-from relprop.models import named_modules
+from relprop.models import named_modules, parts_of_sequences
 from relprop.presets import choose
 from relprop.rulemap import RuleMap
 from relprop.rules import Epsilon
@@ -51,9 +54,20 @@ class Session:
         self.trace = trace
         self.x = x
         self.layers: dict[str, Tensor] = {}
-        with _watched(model, trace, layers, self.layers), _eager(), custom.seen(), trace:
+        wanted = _modules_named(model, layers)
+        parts = {} if trace.attention is None else parts_of_sequences(model)
+        with _watched(trace, {**parts, **wanted}, self.layers), _eager(), custom.seen(), trace:
             self.output = self._run(model)
         self.model_end = len(trace.operations)
+        for name in [layers] if isinstance(layers, str) else layers:
+            if name not in self.layers and "*" not in name:
+                raise InvalidInput(f"layers: the module {name!r} was not called, or nothing live came out of it")
+        # Of the parts that were watched in case, the outermost with attention in them are blocks.
+        places = [op.module for op in trace.operations if op.kind == "attention"]
+        for name in [name for name in parts if name in self.layers and name not in wanted]:
+            inside = any(name.startswith(f"{other}.") for other in parts)
+            if inside or not any(f"{place}.".startswith(f"{name}.") for place in places):
+                del self.layers[name]
         self.batch = next(t.shape[0] for t in _tensors(x))
 
     def _run(self, model: Callable[..., Any]) -> Any:
@@ -126,6 +140,8 @@ class Session:
         self.trace.run.rules = chosen.assign(operations, self.trace.operations)
         for op in operations:
             op.flow = Flow()
+        if self.trace.attention is not None:
+            self.trace.attention.clear()
         for name in self.layers:
             self.layers[name] = torch.zeros_like(self.layers[name])
         leaves = [leaf for given in self.used for leaf in given.leaves]
@@ -164,9 +180,27 @@ class Session:
         assert node is not None
         return _reachable(node.operation)
 
+    def attention(self) -> dict[str, Tensor]:
+        """What the last backward pass took from token to token, (batch, heads, queries, keys) by name of the module, or
+        "attention" at the top of forward; a second one in the same module is "name 2"."""
+        found: dict[str, Tensor] = {}
+        times: Counter[str] = Counter()
+        for index, passed in sorted((self.trace.attention or {}).items()):
+            module = self.trace.operations[index].module or "attention"
+            times[module] += 1
+            found[module if times[module] == 1 else f"{module} {times[module]}"] = _by_heads(passed, self.batch)
+        return found
+
     def structured(self, values: list[Tensor]) -> Any:
         """Values of the used inputs in the form in which the inputs were given."""
         return structured(self.x, [given.key for given in self.used], values)
+
+
+def _by_heads(passed: Tensor, batch: int) -> Tensor:
+    """(batch, heads, queries, keys), where heads or windows may stand beside the samples or apart."""
+    lead, pairs = passed.shape[:-2], passed.shape[-2:]
+    whole = math.prod(lead) % batch == 0
+    return passed.reshape(batch, -1, *pairs) if whole else passed.reshape(1, -1, *pairs)
 
 
 def structured(x: Inputs, keys: Sequence[Any], values: Sequence[Tensor]) -> Any:
@@ -225,27 +259,29 @@ def flow_of(op: Operation, rules: Mapping[int, Any]) -> OperationFlow:
     return OperationFlow(op.index, op.function, op.module, op.kind, rule, op.flow.received, op.flow.passed, absorbed)
 
 
-@contextlib.contextmanager
-def _watched(model: Callable[..., Any], trace: Trace, names: Sequence[str], found: dict[str, Tensor]) -> Iterator[None]:
-    """Collect the relevance at the outputs of the named modules, through hooks that are gone afterwards."""
-    if isinstance(names, str):
-        names = [names]
+def _modules_named(model: Callable[..., Any], names: Sequence[str]) -> dict[str, nn.Module]:
+    """The modules with these names, or names that fit these patterns."""
     modules = {name: module for module, name in named_modules(model)}
-    handles = []
+    found = {}
+    for name in [names] if isinstance(names, str) else names:
+        fitting = fnmatch.filter(modules, name) if "*" in name else [name] if name in modules else []
+        if not fitting:
+            close = difflib.get_close_matches(name, modules, n=3)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise InvalidInput(f"layers: the model has no module named {name!r}.{hint}")
+        found.update({each: modules[each] for each in fitting})
+    return found
+
+
+@contextlib.contextmanager
+def _watched(trace: Trace, modules: Mapping[str, nn.Module], found: dict[str, Tensor]) -> Iterator[None]:
+    """Collect the relevance at the outputs of these modules, through hooks that are gone afterwards."""
+    handles = [module.register_forward_hook(_collector(trace, name, found)) for name, module in modules.items()]
     try:
-        for name in names:
-            if name not in modules:
-                close = difflib.get_close_matches(name, modules, n=3)
-                hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-                raise InvalidInput(f"layers: the model has no module named {name!r}.{hint}")
-            handles.append(modules[name].register_forward_hook(_collector(trace, name, found)))
         yield
     finally:
         for handle in handles:
             handle.remove()
-    for name in names:
-        if name not in found:
-            raise InvalidInput(f"layers: the module {name!r} was not called, or nothing live came out of it")
 
 
 def _collector(trace: Trace, name: str, found: dict[str, Tensor]) -> Callable[..., None]:
@@ -264,7 +300,8 @@ def _collector(trace: Trace, name: str, found: dict[str, Tensor]) -> Callable[..
         found[name] = torch.zeros_like(tensor.detach())
 
         def notify(relevance: Tensor) -> None:
-            found[name] = found[name] + relevance
+            if name in found:
+                found[name] = found[name] + relevance
 
         trace.watch(tensor, notify)
         node = trace.node(tensor)

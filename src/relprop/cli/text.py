@@ -12,11 +12,10 @@ import typer
 
 from relprop.cli import options
 from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, progress, reporting, table, terminal
-from relprop.errors import InvalidFile, RelpropError
+from relprop.errors import InvalidFile, InvalidInput, RelpropError
 
 if TYPE_CHECKING:
     from relprop.text import TextAttribution, TextExplainer
-    from relprop.zoo.entries import TextEntry
 
 STANDARD_INPUT = "-"
 MODELS = {"ko": "reviews-ko", "en": "reviews-en"}
@@ -48,11 +47,22 @@ def text(
             "--model",
             "-m",
             metavar="MODEL",
-            help="A text model of the zoo (`relprop models` lists them). Without it: reviews-ko for Korean, else "
-            "reviews-en.",
+            help="A text model of the zoo (`relprop models` lists them), or a folder with a model and a tokenizer of "
+            "Hugging Face (save_pretrained). Without it: reviews-ko for Korean, else reviews-en.",
         ),
     ] = None,
     target: options.Targets = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Explain why the target and not this class; of a language model, this token. Without --target: why "
+            "what the model itself says.",
+        ),
+    ] = None,
+    truncation: Annotated[
+        bool, typer.Option("--truncation", help="Cut texts that are longer than a Hugging Face model reads.")
+    ] = False,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,6 +105,8 @@ def text(
 
     relprop text --lines reviews.txt --json > result.json
 
+    relprop text "The capital of France is" --model my-gpt2 --target " Paris" --against " London"
+
     cat review.txt | relprop text -
     """
     if out is not None and out.suffix.lower() not in ENDINGS:
@@ -102,7 +114,15 @@ def text(
             f"{str(out)!r} names no kind of file: write one of {', '.join(ENDINGS)}", param_hint="--out"
         )
     sources = list(_sources(words or [], file or [], lines))
-    work = _Work(model, _listed(method) or [LRP], _listed(rules), list(dict.fromkeys(target or [])) or [None], labels)
+    work = _Work(
+        model,
+        _listed(method) or [LRP],
+        _listed(rules),
+        list(dict.fromkeys(target or [])) or [None],
+        against,
+        labels,
+        truncation,
+    )
     found, told, errors = _each(sources, work, verbose)
     written = _written(found, out)
     if as_json:
@@ -130,7 +150,9 @@ class _Work:
     methods: Sequence[str]
     rules: Sequence[str]
     targets: Sequence[str | None]
+    against: str | None
     labels: str | None
+    truncation: bool
     made: dict[str, list[TextExplainer]] = field(default_factory=dict)
     chosen: set[str] = field(default_factory=set)
 
@@ -147,7 +169,7 @@ class _Work:
         name = self.asked if self.asked is not None else self._by_script(source.text)
         explainers = self._explainers(name)
         return name, [
-            explainer(source.text, options.target_of(target, explainer.explainer.labels))
+            explainer(source.text, _target(explainer, target, self.against))
             for target in self.targets
             for explainer in explainers
         ]
@@ -160,23 +182,46 @@ class _Work:
         return name
 
     def _explainers(self, name: str) -> list[TextExplainer]:
-        from relprop import zoo
         from relprop.text import TextExplainer
 
         if name not in self.made:
-            entry = zoo.text_entry(name)
-            model, labels = entry.build(), self._labels(entry)
+            model, tokenizer, rules, labels = self._of_folder(Path(name)) if _is_folder(name) else self._of_zoo(name)
             self.made[name] = [
                 TextExplainer(
                     model,
-                    entry.tokenizer,
-                    preset or (entry.rules if method == LRP else "auto"),
+                    tokenizer,
+                    preset or (rules if method == LRP else "auto"),
                     method=method,
                     labels=labels,
+                    truncation=self.truncation,
                 )
                 for method, preset in self._variants
             ]
         return self.made[name]
+
+    def _of_zoo(self, name: str) -> tuple[Any, Any, str, Sequence[str] | None]:
+        """(model, tokenizer, preset, class names) of a model of the zoo."""
+        from relprop import zoo
+
+        try:
+            entry = zoo.text_entry(name)
+        except InvalidInput as error:
+            if name in zoo.names():
+                raise
+            folder = Path(name).name
+            raise InvalidInput(
+                f"{error}. There is no folder {name!r} either. Nothing is downloaded: save a model of Hugging Face "
+                f"once by model.save_pretrained({folder!r}) and tokenizer.save_pretrained({folder!r}), and write "
+                f"--model {folder}"
+            ) from error
+        return entry.build(), entry.tokenizer, entry.rules, self._labels() or entry.labels
+
+    def _of_folder(self, folder: Path) -> tuple[Any, Any, str, Sequence[str] | None]:
+        """(model, tokenizer, preset, class names) of a folder of Hugging Face's."""
+        from relprop.models.huggingface_folder import load_folder
+
+        model, tokenizer = load_folder(folder)
+        return model, tokenizer, "auto", self._labels()
 
     @property
     def _variants(self) -> list[tuple[str, str | None]]:
@@ -184,10 +229,29 @@ class _Work:
         presets: Sequence[str | None] = self.rules or [None]
         return [(method, preset) for method in self.methods for preset in (presets if method == LRP else [None])]
 
-    def _labels(self, entry: TextEntry) -> tuple[str, ...]:
+    def _labels(self) -> tuple[str, ...] | None:
         from relprop.cli.network import read_labels
 
-        return entry.labels if self.labels is None else read_labels(Path(self.labels))
+        return None if self.labels is None else read_labels(Path(self.labels))
+
+
+def _is_folder(name: str) -> bool:
+    from relprop import zoo
+
+    return name not in zoo.names() and Path(name).is_dir()
+
+
+def _target(explainer: TextExplainer, target: str | None, against: str | None) -> Any:
+    """What is asked for: classes by name or index, tokens by their text."""
+    from relprop.targets import contrast
+    from relprop.text.heads import Head, head_of
+
+    of_tokens = head_of(explainer.explainer.model) in (Head.NEXT, Head.DECODER, Head.MASKED)
+    labels = explainer.explainer.labels
+    wanted = target if of_tokens else options.target_of(target, labels)
+    if against is None:
+        return wanted
+    return contrast(wanted, against if of_tokens else options.target_of(against, labels))
 
 
 def is_korean(text: str) -> bool:

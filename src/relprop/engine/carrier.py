@@ -11,6 +11,7 @@ from torch import Tensor
 
 from relprop.engine.call import Call
 from relprop.engine.joint import remember_part
+from relprop.engine.operation import map_tensors
 from relprop.engine.registry import kind, operation
 from relprop.errors import TrainingMode
 
@@ -46,8 +47,11 @@ LIKE = {"view_as", "reshape_as", "expand_as", "type_as", "to"}
 def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
     if call.name in CONVERSIONS and call.live(call.args[0]) and _changes_nothing(call):
         return call.args[0]
-    if call.name in LIKE and not call.live(call.args[0]):
-        return call.run().detach()
+    if call.name in LIKE:
+        if not call.live(call.args[0]):
+            return call.run().detach()
+        form = {key: map_tensors(value, Tensor.detach) for key, value in call.kwargs.items()}
+        call.args, call.kwargs = (call.args[0], *map_tensors(call.args[1:], Tensor.detach)), form
     # A carrier keeps a role: a gate reshaped is a gate.
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
     if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):

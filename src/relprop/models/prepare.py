@@ -13,6 +13,7 @@ from relprop.models.keras import KerasNetwork, is_keras, refuse_keras, sublayers
 from relprop.models.scikit import is_estimator
 
 Model = Callable[..., Any]
+_SEQUENCES = (nn.ModuleList, nn.Sequential)
 
 
 def prepare(model: Any) -> Model:
@@ -102,3 +103,14 @@ def _named(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[nn.Mo
 def module_names(model: Model) -> dict[int, str]:
     """id of each module -> its dotted name."""
     return {id(module): name for module, name in named_modules(model)}
+
+
+def parts_of_sequences(model: Model) -> dict[str, nn.Module]:
+    """By name, the modules that stand in a ModuleList or Sequential: among them are a Transformer's blocks."""
+    modules = named_modules(model)
+    lists = tuple(f"{name}." if name else "" for module, name in modules if isinstance(module, _SEQUENCES))
+    return {
+        name: module
+        for module, name in modules
+        if name and any(name.startswith(each) and "." not in name.removeprefix(each) for each in lists)
+    }

@@ -28,6 +28,9 @@ def to_dict(made: TextAttribution) -> dict[str, Any]:
         "version": VERSION,
         "text": made.text,
         "source": made.source,
+        "claim": made.claim,
+        "continuation": made.continuation,
+        "continues_at": made.continues_at,
         "method": made.method,
         "has_sign": made.has_sign,
         "rules": made.rules,
@@ -68,7 +71,16 @@ def from_dict(told: Mapping[str, Any]) -> TextAttribution:
         labels=None if told["labels"] is None else tuple(map(str, told["labels"])),
         notes=tuple(map(str, told["notes"])),
     )
-    return TextAttribution(encoding, attribution, str(told["method"]), bool(told["has_sign"]), str(told["source"]))
+    return TextAttribution(
+        encoding,
+        attribution,
+        str(told["method"]),
+        bool(told["has_sign"]),
+        str(told["source"]),
+        str(told.get("claim", "")),
+        str(told.get("continuation", "")),
+        int(told.get("continues_at", 0)),
+    )
 
 
 def write(attributions: Sequence[TextAttribution], path: Path) -> None:

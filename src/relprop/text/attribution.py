@@ -70,6 +70,8 @@ class TextAttribution:
         method: what computed it, as "lrp".
         has_sign: whether relevance speaks for and against; that of "gradient" only says how much the score reacts.
         source: where the text is from, which pictures of several texts tell; give it with dataclasses.replace.
+        claim: what positive relevance speaks for, where it is no class, as '"Paris" as the next token'.
+        continuation: the token whose score was explained, if it follows on text[:continues_at].
     """
 
     encoding: Encoding
@@ -77,6 +79,9 @@ class TextAttribution:
     method: str = "lrp"
     has_sign: bool = True
     source: str = ""
+    claim: str = ""
+    continuation: str = ""
+    continues_at: int = 0
 
     def __repr__(self) -> str:
         size = f"{len(self.words)} words, {len(self.special)} tokens apart"
@@ -139,8 +144,8 @@ class TextAttribution:
 
     @property
     def label(self) -> str:
-        """The name of the explained class, or its number; "score" where no class was explained."""
-        return self.attribution.label(0)
+        """The name of the explained class, or its number, or `claim`; "score" where there is none of them."""
+        return self.claim or self.attribution.label(0)
 
     @property
     def total(self) -> Tensor:
@@ -224,19 +229,36 @@ class TextAttribution:
         save([self], path, width=width, legend=legend)
 
     def passage(self) -> Passage:
-        """What is shown of it."""
+        """What is shown of it: the text, with the continuation where it is explained."""
         from relprop.view.text import Passage, Shown
 
+        # A token may end within a word, which is shown whole.
+        at = next((word.end for word in self.words if word.start < self.continues_at < word.end), self.continues_at)
+        told = f" → {self.continuation}" if self.continuation else ""
+        if told and self.text[at:].strip():
+            told = f" [{told.strip()}]"
+        text = self.text[:at] + told + self.text[at:]
+
+        def moved(place: int) -> int:
+            return place + len(told) if place >= at else place
+
         words = tuple(
-            Shown(word.text, word.start, word.end, word.relevance, word.unknown, self._parts(word))
+            Shown(
+                word.text,
+                start := moved(word.start),
+                start + word.end - word.start,
+                word.relevance,
+                word.unknown,
+                self._parts(word),
+            )
             for word in self.words
         )
         apart = tuple(Shown(each.token, 0, 0, each.relevance, each.unknown) for each in self.special)
         return Passage(
-            self.text,
+            text,
             words,
             apart,
-            claim=self.attribution._claim(0),
+            claim=self.claim or self.attribution._claim(0),
             score=float(self.score[0]),
             method=self.method,
             has_sign=self.has_sign,

@@ -49,6 +49,21 @@ class Encoding:
         """The number of tokens."""
         return len(self.ids)
 
+    def __add__(self, other: Encoding) -> Encoding:
+        """The tokens of both; the other's text stands on a line of its own, below this one's."""
+        text = "\n".join(each for each in (self.text, other.text) if each)
+        shift = len(text) - len(other.text)
+        first = max((word for word in self.words if word is not None), default=-1) + 1
+        return Encoding(
+            text,
+            self.ids + other.ids,
+            self.tokens + other.tokens,
+            self.offsets + tuple((start + shift, end + shift) for start, end in other.offsets),
+            self.special + other.special,
+            self.unknown + other.unknown,
+            self.words + tuple(None if word is None else word + first for word in other.words),
+        )
+
     def _require_equal_lengths(self) -> None:
         sizes = {each.name: len(getattr(self, each.name)) for each in fields(self)[1:]}
         if len(set(sizes.values())) > 1:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from relprop.attribution import Attribution
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget
 from relprop.explainer import Explainer
+from relprop.models import refuse_training
+from relprop.models.huggingface import is_pipeline, model_of, truncates
 from relprop.presets import Rules
 from relprop.targets import Target
 from relprop.text.attribution import TextAttribution
-from relprop.text.tokenizers import Tokenized, Tokenizer, tokenize
+from relprop.text.heads import Head, asked, head_of
+from relprop.text.reading import Reading, Text, read
+from relprop.text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from relprop.methods import Method
@@ -23,32 +26,73 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 
+@overload
 def explain_text(
-    model: Callable[..., Any],
-    tokenizer: Tokenizer,
-    text: str | Sequence[str],
-    target: Target = None,
+    model: Any,
+    text: Text | Sequence[Text],
+    target: Target = ...,
     *,
+    tokenizer: Tokenizer | None = ...,
+    rules: Rules = ...,
+    method: str | Method = ...,
+    labels: Sequence[str] | None = ...,
+    truncation: bool = ...,
+    progress: Progress | None = ...,
+) -> Any: ...
+
+
+@overload
+def explain_text(
+    model: Any,
+    tokenizer: Tokenizer,
+    text: Text | Sequence[Text],
+    target: Target = ...,
+    *,
+    rules: Rules = ...,
+    method: str | Method = ...,
+    labels: Sequence[str] | None = ...,
+    truncation: bool = ...,
+    progress: Progress | None = ...,
+) -> Any: ...
+
+
+def explain_text(
+    model: Any,
+    *given: Any,
+    tokenizer: Tokenizer | None = None,
     rules: Rules = "auto",
     method: str | Method = "lrp",
     labels: Sequence[str] | None = None,
+    truncation: bool = False,
     progress: Progress | None = None,
+    **named: Any,
 ) -> Any:
     """Redistribute a model's score onto the words of a text.
 
-    model: called with token ids, (1, tokens) int64; where the tokenizer gives an attention mask and the model takes
-        one, with `input_ids` and `attention_mask`. It is not changed.
+    Written explain_text(pipeline, text), explain_text(model, tokenizer, text) or with tokenizer=... by name.
+
+    model: called with token ids, (1, tokens) int64; where the tokenizer gives an attention mask or token types and the
+        model takes them, by the names `input_ids`, `attention_mask` and `token_type_ids`. It is not changed. A pipeline
+        of transformers brings its tokenizer along.
     tokenizer: a function from a text to a relprop.text.Encoding, or to a dict or tuple of ids, tokens and offsets; a
         fast tokenizer of Hugging Face's transformers; a `tokenizers.Tokenizer`.
-    text: one text, or a list of them; each is explained by itself, so that none is padded.
-    target, rules, labels: as for relprop.explain; a list of targets gives each text its own.
+    text: one text, or a list of them; each is explained by itself, so that none is padded. Two texts that a model reads
+        at once as {"question": ..., "context": ...} or {"text": ..., "text_pair": ...}; what a decoder wrote so far as
+        {"text": ..., "prefix": ...}.
+    target: as for relprop.explain; a list of targets gives each text its own. Models of transformers by their head:
+        a class's name or index; a token's text or id for what comes next, or for a masked word; a label for the token
+        it is given to; the answer as text. None: what the model says itself. For a certain place, and for the
+        difference of two scores, see relprop.targets.
+    rules, labels: as for relprop.explain.
     method: "lrp", or another as for relprop.explain, as "gradient".
+    truncation: cut what is longer than the model reads, with a note, instead of refusing it.
     progress: called with (texts done, texts in all) after each text.
 
     Returns a TextAttribution, or a list of them for several texts. Raises children of relprop.errors.RelpropError.
     """
-    explainer = TextExplainer(model, tokenizer, rules, method=method, labels=labels)
-    if isinstance(text, str):
+    tokenizer, text, target = _arguments(given, tokenizer, named)
+    explainer = TextExplainer(model, tokenizer, rules, method=method, labels=labels, truncation=truncation)
+    if isinstance(text, (str, Mapping)):
         return explainer(text, target)
     texts = _texts(text)
     targets = _targets(target, len(texts))
@@ -60,51 +104,105 @@ def explain_text(
     return found
 
 
+def _arguments(
+    given: tuple[Any, ...], tokenizer: Tokenizer | None, named: dict[str, Any]
+) -> tuple[Tokenizer | None, Any, Target]:
+    """(tokenizer, text, target) from what was given by position, where a tokenizer stands before the text, and by name.
+
+    Raises TypeError as Python does for arguments that don't fit.
+    """
+    names = ["text", "target"]
+    if given and tokenizer is None and not isinstance(given[0], (str, bytes, list, tuple, Mapping)):
+        tokenizer, *given_ = given
+    else:
+        given_ = list(given)
+    if len(given_) > len(names) or not set(named) <= set(names[len(given_) :]):
+        raise TypeError(
+            "explain_text takes (pipeline, text, target) or (model, tokenizer, text, target), each once; got "
+            f"{len(given) + 1} arguments by position and {', '.join(named) or 'none'} by name"
+        )
+    found = {**dict(zip(names, given_, strict=False)), **named}
+    if "text" not in found:
+        raise InvalidInput(
+            "there is no text; write explain_text(model, tokenizer, text), or explain_text(pipeline, text)"
+        )
+    return tokenizer, found["text"], found.get("target")
+
+
 class TextExplainer:
     """Explains many texts by one model; modified weights are prepared once. Arguments as for `explain_text`."""
 
     def __init__(
         self,
-        model: Callable[..., Any],
-        tokenizer: Tokenizer,
+        model: Any,
+        tokenizer: Tokenizer | None = None,
         rules: Rules = "auto",
         *,
         method: str | Method = "lrp",
         labels: Sequence[str] | None = None,
+        truncation: bool = False,
     ) -> None:
         if isinstance(tokenizer, torch.nn.Module):
             raise InvalidInput("got a model as the tokenizer; write explain_text(model, tokenizer, text)")
+        self.truncation = truncation
+        if is_pipeline(model):
+            model, pipeline = model_of(model, text=True), model
+            tokenizer = pipeline.tokenizer if tokenizer is None else tokenizer
+            self.truncation = truncation or truncates(pipeline)
+        if tokenizer is None:
+            raise InvalidInput("there is no tokenizer; write explain_text(model, tokenizer, text)")
         self.tokenizer = tokenizer
         self.explainer = Explainer(model, rules, method=method, labels=labels)
         self.method = "lrp" if self.explainer.method is None else self.explainer.method.name
         self.has_sign = not getattr(self.explainer.method, "squared", False)
-        self._takes_mask = {"input_ids", "attention_mask"} <= _parameters(model)
-        self._device = _device(model)
 
-    def __call__(self, text: str, target: Target = None) -> TextAttribution:
+    def __call__(self, text: Text, target: Target = None) -> TextAttribution:
         """What made the model decide about one text."""
-        made = tokenize(self.tokenizer, text)
-        attribution: Attribution = self.explainer(self._inputs(made), target)
-        return TextAttribution(made.encoding, _of_tokens(attribution, len(made.encoding)), self.method, self.has_sign)
+        model = self.explainer.model
+        refuse_training(model)
+        reading = read(model, self.tokenizer, text, labels=self.explainer.labels, truncation=self.truncation)
+        wanted = asked(reading, target)
+        attribution = _of_tokens(self.explainer(reading.inputs, wanted.target), len(reading.encoding))
+        attribution.notes += _notes(reading)
+        return TextAttribution(
+            reading.encoding,
+            attribution,
+            self.method,
+            self.has_sign,
+            claim=wanted.claim,
+            continuation=wanted.continuation,
+            continues_at=wanted.continues_at,
+        )
 
-    def _inputs(self, made: Tokenized) -> Tensor | dict[str, Tensor]:
-        ids = torch.tensor([made.encoding.ids], dtype=torch.int64, device=self._device)
-        if made.attention_mask is None or not self._takes_mask:
-            return ids
-        mask = torch.tensor([made.attention_mask], dtype=torch.int64, device=self._device)
-        return {"input_ids": ids, "attention_mask": mask}
+
+def _notes(reading: Reading) -> tuple[str, ...]:
+    """What a reader should know of how the text was read."""
+    encoding, notes = reading.encoding, []
+    if reading.made.cut:
+        read_to = max(end for _, end in encoding.offsets)
+        notes.append(f"the text was cut: the model read it up to ...{encoding.text[:read_to][-_SHOWN:]!r}")
+    if head_of(reading.model) is Head.NEXT and encoding.special[-1]:
+        notes.append(f"the tokenizer puts {encoding.tokens[-1]} at the end, and the model reads it as part of the text")
+    return tuple(notes)
+
+
+_SHOWN = 30  # letters, of where a text was cut
 
 
 def _of_tokens(attribution: Attribution, tokens: int) -> Attribution:
-    """The explanation, with the relevance of the tokens only: that of a mask is none."""
-    relevance = attribution.relevance
-    if isinstance(relevance, dict) and set(relevance) == {"input_ids"}:
-        attribution.relevance = relevance = relevance["input_ids"]
-        attribution.inputs = attribution.inputs["input_ids"] if isinstance(attribution.inputs, dict) else None
+    """The explanation with the relevance of the tokens as one row, a decoder's last: (1, tokens)."""
+    relevance, inputs = attribution.relevance, attribution.inputs
+    if isinstance(relevance, dict) and set(relevance) <= set(_IDS):
+        attribution.relevance = relevance = torch.cat([relevance[name] for name in _IDS if name in relevance], 1)
+        if isinstance(inputs, dict):
+            attribution.inputs = torch.cat([inputs[name] for name in _IDS if name in inputs], 1)
     if not isinstance(relevance, Tensor) or relevance.shape != (1, tokens):
         found = tuple(relevance.shape) if isinstance(relevance, Tensor) else type(relevance).__name__
         raise InvalidOutput(f"expected one relevance for each of {tokens} tokens, shape (1, {tokens}), got {found}")
     return attribution
+
+
+_IDS = ("input_ids", "decoder_input_ids")
 
 
 def _texts(text: Any) -> list[str]:
@@ -124,17 +222,3 @@ def _targets(target: Target, count: int) -> list[Target]:
     if len(targets) != count:
         raise InvalidTarget(f"there are {len(targets)} targets for {count} texts; give one for all, or one for each")
     return targets
-
-
-def _parameters(model: Any) -> set[str]:
-    """The names by which a model takes its inputs."""
-    function = model.forward if isinstance(model, nn.Module) else model
-    try:
-        return set(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return set()
-
-
-def _device(model: Any) -> torch.device | None:
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return next((each.device for each in parameters), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relprop.errors import InvalidInput
@@ -24,10 +24,20 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Tokenized:
-    """An encoding, and what the tokenizer says a model may look at: 1 or 0 for each token; None if it says nothing."""
+    """An encoding, and what else a tokenizer says of each token; None where it says nothing.
+
+    Attributes:
+        attention_mask: 1 for what the model may look at, 0 for the rest.
+        token_type_ids: the kind of a token, as BERT tells two texts apart.
+        segments: 0 for tokens of the first text, 1 for those of the second, None for special tokens.
+        cut: whether tokens were left out at the end, as there were too many.
+    """
 
     encoding: Encoding
     attention_mask: tuple[int, ...] | None = None
+    token_type_ids: tuple[int, ...] | None = None
+    segments: tuple[int | None, ...] | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,23 +51,33 @@ class _Fields:
     unknown: Sequence[bool] | None = None
     words: Sequence[int | None] | None = None
     attention_mask: Sequence[int] | None = None
+    token_type_ids: Sequence[int] | None = None
+    segments: Sequence[int | None] | None = None
 
 
-def tokenize(tokenizer: Tokenizer, text: str) -> Tokenized:
-    """`text` as `tokenizer` splits it.
+def tokenize(tokenizer: Tokenizer, text: str, second: str | None = None, **options: Any) -> Tokenized:
+    """`text` as `tokenizer` splits it, followed by a second text on a line of its own if there is one.
 
     tokenizer: a function from a text to an Encoding, to a dict or a tuple of its fields, or to what Hugging Face
         tokenizers return; a fast tokenizer of transformers; a `tokenizers.Tokenizer`.
+    second, options: for a tokenizer of transformers, which is called with them.
 
     Raises InvalidInput for a text without any token, and for answers that can't be read.
     """
-    if not isinstance(text, str):
-        raise InvalidInput(f"got a {type(text).__name__} as text, expected a str, or a list of them for several texts")
-    if not text:
-        raise InvalidInput("the text is empty: there is no word to explain")
-    _require_characters(text)
-    answer = _called(tokenizer, text)
-    made = _read(answer, text, _unknown_id(tokenizer))
+    for each in (text,) if second is None else (text, second):
+        if not isinstance(each, str):
+            raise InvalidInput(
+                f"got a {type(each).__name__} as text, expected a str, or a list of them for several texts"
+            )
+        if not each:
+            raise InvalidInput("the text is empty: there is no word to explain")
+        _require_characters(each)
+    answer = _called(tokenizer, text, second, options)
+    found = _fields(answer)
+    if second is not None:
+        found, text = _one_below_the_other(found, len(text) + 1), f"{text}\n{second}"
+    made = _read(found, text, _unknown_id(tokenizer)) if isinstance(found, _Fields) else Tokenized(found)
+    made = replace(made, cut=_is_cut(answer))
     if made.encoding.text != text:
         raise InvalidInput(
             f"the tokenizer's encoding is of another text, {_short(made.encoding.text)} instead of {_short(text)}; "
@@ -96,15 +116,20 @@ def _require_characters(text: str) -> None:
         ) from None
 
 
-def _called(tokenizer: Tokenizer, text: str) -> Any:
-    """What the tokenizer says of the text, asked in the way of its kind."""
+def _called(tokenizer: Tokenizer, text: str, second: str | None, options: dict[str, Any]) -> Any:
+    """What the tokenizer says of the texts, asked in the way of its kind."""
     if hasattr(tokenizer, "is_fast"):  # transformers
         if not tokenizer.is_fast:
             raise InvalidInput(
                 f"{type(tokenizer).__name__} does not say where its tokens stand in the text; load the fast one: "
                 "AutoTokenizer.from_pretrained(name, use_fast=True)"
             )
-        return tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True)
+        return tokenizer(text, second, return_offsets_mapping=True, return_special_tokens_mask=True, **options)
+    if second is not None or options:
+        what = "two texts at once" if second is not None else f"{', '.join(options)}="
+        raise InvalidInput(
+            f"{what}: only a tokenizer of transformers can be asked that, and got a {type(tokenizer).__name__}"
+        )
     if callable(tokenizer):
         return tokenizer(text)
     if callable(getattr(tokenizer, "encode", None)):  # tokenizers
@@ -115,10 +140,29 @@ def _called(tokenizer: Tokenizer, text: str) -> Any:
     )
 
 
-def _read(answer: Any, text: str, unknown_id: int | None) -> Tokenized:
-    if isinstance(answer, Encoding):
-        return Tokenized(answer)
-    found = _fields(answer)
+def _is_cut(answer: Any) -> bool:
+    """Whether a tokenizer of Hugging Face says that it left tokens out."""
+    encodings = getattr(answer, "encodings", None) or [answer]
+    return bool(getattr(encodings[0], "overflowing", None))
+
+
+def _one_below_the_other(found: _Fields | Encoding, start: int) -> _Fields:
+    """The tokens of two texts as those of one text, in which the second text starts at `start`."""
+    if isinstance(found, Encoding) or found.segments is None or found.offsets is None:
+        raise InvalidInput("the tokenizer does not tell the tokens of two texts apart; give one of transformers")
+    second = [segment == 1 for segment in found.segments]
+    offsets = [
+        (left + start, right + start) if own else (left, right)
+        for (left, right), own in zip(found.offsets, second, strict=True)
+    ]
+    words = found.words
+    if words is not None:
+        first = max((w for w, own in zip(words, second, strict=True) if w is not None and not own), default=-1) + 1
+        words = [w + first if w is not None and own else w for w, own in zip(words, second, strict=True)]
+    return replace(found, offsets=offsets, words=words)
+
+
+def _read(found: _Fields, text: str, unknown_id: int | None) -> Tokenized:
     size = len(found.ids)
     for name, values in vars(found).items():
         if values is not None and len(values) != size:
@@ -132,8 +176,13 @@ def _read(answer: Any, text: str, unknown_id: int | None) -> Tokenized:
     encoding = Encoding(
         text, tuple(found.ids), tuple(found.tokens), tuple(offsets), tuple(special), tuple(unknown), words
     )
-    mask = found.attention_mask
-    return Tokenized(encoding, None if mask is None else tuple(map(int, mask)))
+    mask, kinds, segments = found.attention_mask, found.token_type_ids, found.segments
+    return Tokenized(
+        encoding,
+        None if mask is None else tuple(map(int, mask)),
+        None if kinds is None else tuple(map(int, kinds)),
+        None if segments is None else tuple(segments),
+    )
 
 
 def _span(given: Any) -> tuple[int, int]:
@@ -147,12 +196,20 @@ def _span(given: Any) -> tuple[int, int]:
         ) from None
 
 
-def _fields(answer: Any) -> _Fields:
+def _fields(answer: Any) -> _Fields | Encoding:
     """The fields of an answer, whatever its kind."""
+    if isinstance(answer, Encoding):
+        return answer
     if isinstance(answer, Mapping):
         return _from_mapping(answer)
     if all(hasattr(answer, name) for name in ("ids", "tokens", "offsets")):
-        names = {"special": "special_tokens_mask", "words": "word_ids", "attention_mask": "attention_mask"}
+        names = {
+            "special": "special_tokens_mask",
+            "words": "word_ids",
+            "attention_mask": "attention_mask",
+            "token_type_ids": "type_ids",
+            "segments": "sequence_ids",
+        }
         given = {name: _listed(getattr(answer, theirs, None)) for name, theirs in names.items()}
         return _Fields(*(_listed(getattr(answer, name)) for name in ("ids", "tokens", "offsets")), **given)
     if isinstance(answer, tuple) and len(answer) in (2, 3):
@@ -177,10 +234,12 @@ def _from_mapping(answer: Mapping[str, Any]) -> _Fields:
         missing = "ids" if ids is None else "tokens"
         raise InvalidInput(f"the tokenizer's answer has no {missing!r}; {_EXPECTED}")
     offsets, special = field("offsets", "offset_mapping"), field("special", "special_tokens_mask")
-    mask = field("attention_mask")
+    mask, kinds = field("attention_mask"), field("token_type_ids")
     if len(ids) == 1 and isinstance(ids[0], Sequence):  # a batch of one, as with return_tensors="pt"
-        ids, offsets, special, mask = (None if each is None else each[0] for each in (ids, offsets, special, mask))
-    return _Fields(ids, tokens, offsets, special, field("unknown"), field("word_ids", "words"), mask)
+        batch = (ids, offsets, special, mask, kinds)
+        ids, offsets, special, mask, kinds = (None if each is None else each[0] for each in batch)
+    words, segments = field("word_ids", "words"), field("sequence_ids")
+    return _Fields(ids, tokens, offsets, special, field("unknown"), words, mask, kinds, segments)
 
 
 def _special(found: _Fields, offsets: Sequence[tuple[int, int]]) -> Sequence[bool]:
