@@ -87,8 +87,8 @@ _PRESETS = (
     ),
     Preset(
         "cp-lrp",
-        "CP-LRP: epsilon on linear layers, attention weights and statistics are constants",
-        lambda _: [("affine", Epsilon(1e-6)), ("attention", SignalTakesAll())],
+        "CP-LRP: epsilon on linear layers; attention weights, statistics and what gates a signal are constants",
+        lambda _: [("affine", Epsilon(1e-6)), ("attention", SignalTakesAll()), ("gated", SignalTakesAll())],
     ),
 )
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _PRESETS}

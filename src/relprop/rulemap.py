@@ -18,7 +18,7 @@ Selector = str | type | Callable[[Operation], bool]
 AFFINE_KINDS = ("conv", "linear", "recurrent")
 STABILISED_KINDS = ("sum", "normaliser")
 # Products of a weight and a signal, with the rule that they follow unless the map names another.
-PRODUCT_KINDS: dict[str, ProductRule] = {"gate": SignalTakesAll(), "attention": Half()}
+PRODUCT_KINDS: dict[str, ProductRule] = {"gate": SignalTakesAll(), "gated": Half(), "attention": Half()}
 WORDS = ("affine", *AFFINE_KINDS, *STABILISED_KINDS, *PRODUCT_KINDS, "first", "last")
 
 
@@ -29,7 +29,8 @@ class RuleMap:
     A selector is one of the words "conv", "linear", "recurrent" (LSTM, GRU, RNN; they count as linear too), "affine"
     (all three), "first" and "last" (the first and last affine operations between input and score), "sum" and
     "normaliser" (whose rule is Zero() or Epsilon(eps)), "gate" and "attention" (gate or attention weights times a
-    signal, inside recurrent layers too: SignalTakesAll(), Half(), Absolute(), ...); a glob on
+    signal, inside recurrent layers too: SignalTakesAll(), Half(), Absolute(), ...), "gated" (an activation times a
+    signal, such as SwiGLU's silu(g) * u; the activation is the weight, and Half() the rule if none is named); a glob on
     module names such as "features.*"; a module type; or a predicate on the operation (its `kind`, `module`,
     `module_type`, `function`, `shape`, `first`, `last`). Globs, types and "first"/"last" select affine operations.
     An affine operation that nothing selects is an error; sums and normalisers are then shared without stabiliser.
@@ -100,7 +101,7 @@ class RuleMap:
     def gives_to_gates(self) -> bool:
         """Whether gates may take relevance, so that the way to them must be kept."""
         return any(
-            isinstance(rule, ProductRule) and rule != SignalTakesAll() and selector != "attention"
+            isinstance(rule, ProductRule) and rule != SignalTakesAll() and selector not in ("attention", "gated")
             for selector, rule in self.entries
         )
 

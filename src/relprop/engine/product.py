@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -96,19 +96,17 @@ def two_signals(call: Call, a: Tensor, b: Tensor) -> Any:
     if role_a != role_b:
         for weight, signal, role in ((a, b, role_a), (b, a, role_b)):
             if role == "attention" or (role == "gate" and call.trace.gates):
-                return _weighed(call, weight, signal, role) if elementwise else _matrices(call, weight, signal, role)
+                return _shared(call, role, weight, signal)
             if role in SCALES:
                 out = call.native("product", _replaced(call, weight), passes=(signal,) if elementwise else ())
                 if role == "gate" and elementwise:
                     remember_gate(call, weight, signal, out)
                 return out
-    role = role_a if role_a == role_b and role_a in SCALES else None
-    if not elementwise:
-        return _matrices(call, a, b, "product", role)
-    # Each factor takes half, whatever its value.
-    out = call.native("product", role=role, passes=(a, b))
-    on_gradient(out, lambda v: v * 0.5)
-    return out
+    if elementwise and role_a is None and role_b is None:
+        activated = [call.node(factor).operation.kind == "activation" for factor in (a, b)]
+        if activated[0] != activated[1]:  # silu(g) * u
+            return _shared(call, "gated", *((a, b) if activated[0] else (b, a)))
+    return _shared(call, "product", a, b, role_a if role_a == role_b and role_a in SCALES else None)
 
 
 def _activates(factor: Node, signal: Node) -> bool:
@@ -116,48 +114,51 @@ def _activates(factor: Node, signal: Node) -> bool:
     return factor.function_of is signal and factor.activated
 
 
-def _weighed(call: Call, weight: Tensor, signal: Tensor, kind: str) -> Any:
-    """A gate or attention weights times a signal, element by element; they share as the rule for this product says."""
+def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None) -> Any:
+    """A product whose factors get their own parts of autograd's v: a weight and a signal what the rule for this kind
+    says, two signals half each, whatever their values."""
     made: list[Operation] = []
-    values = call.trace.keep(weight), call.trace.keep(signal)
+    elementwise, size = call.name == "mul", a.numel() + b.numel()
+    # Rules that go by the factors' values need them, element by element.
+    values = [call.trace.keep(a), call.trace.keep(b)] if elementwise and kind != "product" else []
+    to_come = {0, 1}
+    collected = call.trace.keep(a) if kind == "attention" and call.trace.attention is not None else None
 
-    def share(v: Tensor, factor: int) -> Tensor:
+    def shares() -> tuple[float | Tensor, float | Tensor]:
+        if kind == "product":
+            return 0.5, 0.5
+        if not elementwise:
+            return matrix_shares(made[0])
         rule = made[0].rule
         assert isinstance(rule, ProductRule)
-        return v * rule.shares(values[0].value, values[1].value)[factor]
+        return rule.shares(values[0].value, values[1].value)
 
-    out = _by_edges(call, kind, made, ((weight, partial(share, factor=0)), (signal, partial(share, factor=1))))
-    if kind == "gate":
-        call.node(out).gate = call.node(weight)
-    return out
-
-
-def _matrices(call: Call, a: Tensor, b: Tensor, kind: str, role: str | None = None) -> Any:
-    """A product of matrices: to each factor goes its own part of autograd's v. Two signals take half each, weights and
-    a signal what the rule says."""
-    made: list[Operation] = []
-    size, collected = a.numel() + b.numel(), None
-    if kind == "attention" and call.trace.attention is not None:
-        collected = call.trace.keep(a)
-
-    def shares() -> tuple[float, float]:
-        return (0.5, 0.5) if kind == "product" else matrix_shares(made[0])
-
-    def whole() -> bool:
-        """Whether both take equal parts of v where it is smaller than what they get."""
-        return shares()[0] == shares()[1] and math.prod(made[0].shape) < size
+    def common(s: float | Tensor, t: float | Tensor) -> float | None:
+        """The part of v that both factors get, if it is one number, and is best taken where v arrives."""
+        return s if isinstance(s, float) and s == t and math.prod(made[0].shape) < size else None
 
     def share(v: Tensor, factor: int) -> Tensor | None:
-        part = shares()[factor]
-        if collected is not None and factor == 0:
+        both = shares()
+        part, own = common(*both), both[factor]
+        if collected is not None and factor == 0 and not elementwise:
             assert call.trace.attention is not None
-            call.trace.attention[made[0].index] = collected.value * (v / part if whole() else v)
-        if whole():
+            call.trace.attention[made[0].index] = collected.value * (v if part is None else v / part)
+        to_come.discard(factor)
+        if call.trace.run.last and not to_come:
+            values.clear()
+        if part is not None:
             return v
-        return v * part if part else None
+        return None if isinstance(own, float) and own == 0 else v * own
 
-    out = _by_edges(call, kind, made, ((a, partial(share, factor=0)), (b, partial(share, factor=1))), role)
-    on_gradient(out, lambda v: v * shares()[0] if whole() else None)
+    edges = {id(factor): call.edge(factor, made, partial(share, factor=i)) for i, factor in enumerate((a, b))}
+    passes = (a, b) if elementwise and kind == "product" else ()
+    args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
+    call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
+    out = call.native(kind, args, role=role, passes=passes, measured=True)
+    made.append(call.node(out).operation)
+    on_gradient(out, lambda v: None if (part := common(*shares())) is None else v * part)
+    if kind == "gate" and elementwise:
+        call.node(out).gate = call.node(a)
     return out
 
 
@@ -169,18 +170,6 @@ def matrix_shares(op: Operation) -> tuple[float, float]:
         raise InvalidRule(f"{rule} shares element by element, {op.where} is a product of matrices. Use Half()")
     weights, signal = rule.shares(torch.empty(0), torch.empty(0))
     return float(weights), float(signal)
-
-
-def _by_edges(
-    call: Call, kind: str, made: list[Operation], factors: Sequence[tuple[Tensor, Share]], role: str | None = None
-) -> Any:
-    """Run the call with each factor by an edge of its own, on which share(v) is what it gets."""
-    edges = {id(factor): call.edge(factor, made, share) for factor, share in factors}
-    args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
-    call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
-    out = call.native(kind, args, role=role, measured=True)
-    made.append(call.node(out).operation)
-    return out
 
 
 def _replaced(call: Call, factor: Tensor) -> tuple[Any, ...]:
