@@ -6,15 +6,17 @@ from relprop.zoo.catalogue import card, entry, load, names, picture_entry, text_
 from relprop.zoo.entries import Entry, PictureEntry, TextEntry
 from relprop.zoo.imagenet import photos
 from relprop.zoo.mnist import digits
-from relprop.zoo.networks import MnistCNN, MnistMLP, ReviewLSTM
+from relprop.zoo.networks import MnistCNN, MnistMLP, MnistViT, ReviewLSTM, ReviewTransformer
 from relprop.zoo.sentiment import reviews
 
 __all__ = [
     "Entry",
     "MnistCNN",
     "MnistMLP",
+    "MnistViT",
     "PictureEntry",
     "ReviewLSTM",
+    "ReviewTransformer",
     "TextEntry",
     "card",
     "digits",

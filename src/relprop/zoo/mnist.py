@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from relprop.zoo import storage
 from relprop.zoo.entries import PictureEntry
-from relprop.zoo.networks import DIGITS, MnistCNN, MnistMLP
+from relprop.zoo.networks import DIGITS, MnistCNN, MnistMLP, MnistViT
 from relprop.zoo.pictures import plain
 
-NETWORKS: dict[str, type[nn.Module]] = {"mnist-mlp": MnistMLP, "mnist-cnn": MnistCNN}
+NETWORKS: dict[str, type[nn.Module]] = {"mnist-mlp": MnistMLP, "mnist-cnn": MnistCNN, "mnist-vit": MnistViT}
 
 _SUMMARIES = {
     "mnist-mlp": "handwritten digits, three linear layers with ReLU (MNIST)",
     "mnist-cnn": "handwritten digits, two convolutions with max pooling, two linear layers (MNIST)",
+    "mnist-vit": "handwritten digits, a vision Transformer with four blocks of attention (MNIST)",
 }
 
 
@@ -75,6 +76,7 @@ def _entry(name: str) -> PictureEntry:
         display=display,
         build=build,
         read_labels=lambda: DIGITS,
+        rules="attn-lrp-vit" if name == "mnist-vit" else "auto",
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from torch import nn
 
 from relprop.text.encoding import Encoding
 from relprop.zoo import storage
 from relprop.zoo.entries import TextEntry
-from relprop.zoo.networks import SENTIMENTS, ReviewLSTM
+from relprop.zoo.networks import SENTIMENTS, ReviewLSTM, ReviewTransformer
+from relprop.zoo.wordpiece import SPECIAL, WordPieces
 from relprop.zoo.words import Splitter, Tokenizer, read_vocabulary, split_english, split_korean
 
+TRANSFORMER = "reviews-en-transformer"
 SPLITTERS: dict[str, Splitter] = {"en": split_english, "ko": split_korean}
 
 
@@ -29,6 +32,20 @@ def network(vocabulary: int) -> ReviewLSTM:
 def tokenizer(name: str, language: str) -> Tokenizer:
     """The tokenizer of the zoo's model `name`; raises `InvalidFile` where its vocabulary is damaged."""
     return Tokenizer(SPLITTERS[language], read_vocabulary(storage.vocabulary(name)))
+
+
+@cache
+def word_pieces(weights: Path) -> WordPieces:
+    """The tokenizer of a Transformer, its vocabulary beside its weights; raises `InvalidFile` where it is damaged."""
+    return WordPieces(read_vocabulary(weights.with_suffix(".txt"), SPECIAL))
+
+
+def restore_transformer(weights: Path) -> tuple[ReviewTransformer, WordPieces]:
+    """The Transformer with these weights, in eval mode, and its tokenizer; raises `InvalidFile`."""
+    tokenizer = word_pieces(weights)
+    model = ReviewTransformer(len(tokenizer.vocabulary))
+    storage.restore(model, weights)
+    return model.eval(), tokenizer
 
 
 def _entry(language: str, summary: str, extra: str | None = None, requires: tuple[str, ...] = ()) -> TextEntry:
@@ -78,5 +95,13 @@ ENTRIES = (
         "sentiment of Korean movie reviews, morpheme by morpheme, bidirectional LSTM (NSMC)",
         extra="korean",
         requires=("kiwipiepy",),
+    ),
+    TextEntry(
+        name=TRANSFORMER,
+        summary="sentiment of English movie reviews, by word pieces, Transformer of six layers (fine-tuned MiniLM)",
+        language="en",
+        tokenizer=lambda text: word_pieces(storage.shipped(TRANSFORMER))(text),
+        build=lambda: restore_transformer(storage.shipped(TRANSFORMER))[0],
+        read_labels=lambda: SENTIMENTS,
     ),
 )

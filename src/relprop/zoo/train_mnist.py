@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +14,10 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from relprop.errors import InvalidInput, RelpropError
 from relprop.zoo import storage
 from relprop.zoo.idx import read_split
 from relprop.zoo.mnist import NETWORKS, scale
+from relprop.zoo.training import Descent, Epochs, Evaluate, Out, Seed, Threads, required, run, write_figures
 
 
 class Model(str, Enum):
@@ -27,6 +25,7 @@ class Model(str, Enum):
 
     mlp = "mnist-mlp"
     cnn = "mnist-cnn"
+    vit = "mnist-vit"
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,11 @@ class Recipe:
     shift: float = 1.5  # pixels
 
 
-RECIPES = {Model.mlp: Recipe(epochs=80), Model.cnn: Recipe(epochs=30)}
+RECIPES = {
+    Model.mlp: Recipe(epochs=80),
+    Model.cnn: Recipe(epochs=30),
+    Model.vit: Recipe(epochs=15, learning_rate=1e-3),
+}
 
 
 def train(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed: int) -> None:
@@ -57,23 +60,18 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe, seed
     chance = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(images) / recipe.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step / steps, recipe.warmup))
-    average = copy.deepcopy(model)
+    descent = Descent(model, optimizer, steps=steps, warmup=recipe.warmup, averaging=recipe.averaging)
     model.train()
     for epoch in range(1, recipe.epochs + 1):
         start, total = time.perf_counter(), 0.0
         for chosen in torch.split(torch.randperm(len(images), generator=chance), recipe.batch):
             x = scale(distort(images[chosen, None].float(), recipe, chance))
             loss = F.cross_entropy(model(x), labels[chosen].long())
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            _follow(average, model, recipe.averaging)
+            descent.step(loss)
             total += float(loss.detach()) * len(chosen)
         seconds = time.perf_counter() - start
         typer.echo(f"epoch {epoch}/{recipe.epochs}  training loss {total / len(images):.4f}  {seconds:.1f} s")
-    model.load_state_dict(average.state_dict())
+    model.load_state_dict(descent.average.state_dict())
     model.eval()
 
 
@@ -124,57 +122,32 @@ def main(
         ),
     ],
     model: Annotated[Model, typer.Option(help="The network to train or to measure.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The .safetensors file to write; the figures go beside it, as .json.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(min=0, help="Passes over the training digits; 0: the model's own.")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights, the order and the distortions.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads torch may use; they change the last bits.")] = 2,
-    evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Train nothing: measure --out, or else the weights relprop ships.")
-    ] = False,
+    out: Out = None,
+    epochs: Epochs = 0,
+    seed: Seed = 0,
+    threads: Threads = 2,
+    evaluate: Evaluate = False,
 ) -> None:
     """Train one of the zoo's digit classifiers on MNIST, or measure it on the 10,000 test digits.
 
     The test digits are read after training, for the final figure only.
     """
-    torch.set_num_threads(threads)
-    try:
+
+    def work() -> dict[str, Any]:
         if evaluate:
-            figures = measure(model, out or storage.shipped(model.value), data)
-        else:
-            figures = _train_and_write(model, data, out, epochs or RECIPES[model].epochs, seed, threads)
-    except RelpropError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps(figures, indent=2))
+            return measure(model, out or storage.shipped(model.value), data)
+        return _train_and_write(model, data, required(out), epochs or RECIPES[model].epochs, seed, threads)
+
+    run(threads, work)
 
 
-def _train_and_write(name: Model, data: Path, out: Path | None, epochs: int, seed: int, threads: int) -> dict[str, Any]:
-    if out is None:
-        raise InvalidInput("--out is missing: name the .safetensors file to write, or give --evaluate to train nothing")
+def _train_and_write(name: Model, data: Path, out: Path, epochs: int, seed: int, threads: int) -> dict[str, Any]:
     images, labels = read_split(data, "train")
     torch.manual_seed(seed)
     network = NETWORKS[name.value]()
-    train(network, images, labels, Recipe(**{**vars(RECIPES[name]), "epochs": epochs}), seed)
+    train(network, images, labels, replace(RECIPES[name], epochs=epochs), seed)
     storage.save(network, out)
-    figures = measure(name, out, data)
-    figures |= {"epochs": epochs, "seed": seed, "threads": threads, "torch": torch.__version__}
-    out.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
-
-
-def _cosine(progress: float, warmup: float) -> float:
-    """The share of the learning rate at this progress (0 to 1): up along a line, then down along a cosine."""
-    if progress < warmup:
-        return progress / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, averaging: float) -> None:
-    for mean, current in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(current, 1 - averaging)
+    return write_figures(out, measure(name, out, data), epochs=epochs, seed=seed, threads=threads)
 
 
 if __name__ == "__main__":

@@ -126,16 +126,19 @@ def split_korean(text: str) -> list[Piece]:
     return pieces
 
 
-def read_vocabulary(path: Path) -> tuple[str, ...]:
-    """The forms in a vocabulary file, one a line, line n (from 0) being the id n; raises `InvalidFile`."""
+def read_vocabulary(path: Path, special: Sequence[str] = (PADDING, UNKNOWN)) -> tuple[str, ...]:
+    """The forms in a vocabulary file, one a line, line n (from 0) being the id n, those of `special` the first.
+
+    Raises `InvalidFile`.
+    """
     try:
         forms = tuple(path.read_text(encoding="utf-8").split("\n")[:-1])
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile(
             f"the vocabulary {path} can't be read ({error}): check the path; if it is the zoo's own, reinstall relprop"
         ) from error
-    if forms[:2] != (PADDING, UNKNOWN):
-        raise InvalidFile(f"{path} is no vocabulary: its first lines are not {PADDING} and {UNKNOWN}")
+    if forms[: len(special)] != tuple(special):
+        raise InvalidFile(f"{path} is not the vocabulary expected: its first lines are not {', '.join(special)}")
     return forms
 
 
