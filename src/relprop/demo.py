@@ -23,9 +23,10 @@ from relprop.view.page import Picture, Section, page
 PRESETS: Mapping[str, tuple[str, ...]] = {
     "mnist-mlp": ("epsilon", "gamma", "epsilon-gamma-box", "deep-taylor"),
     "mnist-cnn": ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box", "deep-taylor"),
+    "mnist-vit": ("attn-lrp-vit", "attn-lrp", "cp-lrp"),
     "efficientnet-lite0": ("epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1-flat", "epsilon"),
 }
-REVIEWS = {"en": "reviews-en", "ko": "reviews-ko"}
+REVIEWS = ("reviews-en-transformer", "reviews-en", "reviews-ko")
 METHODS = ("lrp", "gradient")
 MISREAD = 89  # the one of the zoo's hundred digits that mnist-mlp misreads
 CLIP = 99.5  # percentile of |relevance| with full colour in photographs, where few pixels have most of it
@@ -100,13 +101,15 @@ def mistake() -> Iterator[Case]:
         yield Case(heading, "mnist-mlp", _digit(x), claim, explainer.compare(x, PRESETS["mnist-mlp"], target))
 
 
-def reviews(language: str) -> Iterator[tuple[TextAttribution, ...]]:
-    """The zoo's reviews in a language, each explained by several methods, LRP first. Raises MissingExtra."""
-    name = REVIEWS[language]
+def reviews(name: str) -> Iterator[tuple[TextAttribution, ...]]:
+    """The zoo's reviews in the language of this model, each explained by several methods, LRP first.
+
+    Raises MissingExtra.
+    """
     model, entry = zoo.load(name), zoo.text_entry(name)
     explainers = [TextExplainer(model, entry.tokenizer, method=method, labels=entry.labels) for method in METHODS]
     for written_in, text in zoo.reviews():
-        if written_in == language:
+        if written_in == entry.language:
             # All methods explain the class that the model decided for.
             first = explainers[0](text)
             decided = None if first.target is None else int(first.target[0])

@@ -75,6 +75,7 @@ def _groups(photos: bool) -> Iterator[list[Case]]:
         except MissingExtra as error:
             note(f"digits only: {error}")
     yield list(demo.digits("mnist-cnn"))
+    yield list(demo.digits("mnist-vit"))
     yield [*demo.digits("mnist-mlp"), *demo.mistake()]
 
 
@@ -83,11 +84,11 @@ def _reviews() -> Iterator[tuple[TextAttribution, ...]]:
     from relprop import demo
     from relprop.errors import MissingExtra
 
-    for language in demo.REVIEWS:
+    for name in demo.REVIEWS:
         try:
-            yield from demo.reviews(language)
+            yield from demo.reviews(name)
         except MissingExtra as error:
-            note(f"no reviews in {language!r}: {error}")
+            note(f"no reviews by {name}: {error}")
 
 
 def _made(folder: Path) -> Path:
