@@ -450,10 +450,10 @@ class TestDemo:
 
     def test_json_says_where_the_relevance_of_each_went(self, digits_page: tuple[Result, Path]) -> None:
         told = json.loads(digits_page[0].stdout)
-        assert told["page"] == str(digits_page[1]) and len(told["cases"]) == 23
-        assert {case["model"] for case in told["cases"]} == {"mnist-cnn", "mnist-mlp"}
+        assert told["page"] == str(digits_page[1]) and len(told["cases"]) == 33
+        assert {case["model"] for case in told["cases"]} == {"mnist-cnn", "mnist-mlp", "mnist-vit"}
         for case in told["cases"]:
-            assert len(case["explanations"]) == 4
+            assert len(case["explanations"]) == (3 if case["model"] == "mnist-vit" else 4)
             for each in case["explanations"]:
                 assert each["score"] == pytest.approx(each["relevance"] + each["difference"])
                 assert each["difference"] == pytest.approx(sum(each["absorbed"].values()), abs=1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import relprop
 from relprop import models
@@ -577,3 +577,22 @@ def test_arrays_take_the_models_dtype() -> None:
     model = models.sequential([Linear(np.ones((2, 3), np.float32))])
     assert check_forward(model, np.ones((4, 3)), np.full((4, 2), 3.0))
     assert check_forward(model, np.ones((4, 3), np.float32), [[3.0, 3.0]] * 4)
+
+
+def test_inputs_by_name_are_checked_too() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            scores: Tensor = self.linear(left - right)
+            return scores
+
+    model = Two().eval()
+    left, right = np.ones((4, 3)), np.arange(12.0).reshape(4, 3)
+    weight, bias = (p.detach().numpy() for p in (model.linear.weight, model.linear.bias))
+    reference = (left - right) @ weight.T + bias
+    assert check_forward(model, {"right": right, "left": left}, reference)
+    report = check_forward(model, {"right": right, "left": left}, reference - 2 * bias)
+    assert not report and "bias" in report.explanation

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import ImageFont
 from torch import Tensor, nn
 
+import relprop
 from relprop.attribution import Attribution
 from relprop.errors import InvalidFile, InvalidInput, InvalidTarget, NonFinite
 from relprop.text import Encoding, TextAttribution, TextExplainer, explain_text, load, save
@@ -883,3 +884,18 @@ class TestFiles:
     def test_relevance_without_colour_is_refused(self) -> None:
         with pytest.raises(NonFinite, match="NaN or infinity"):
             of("a b", float("nan")).to_html()
+
+
+def test_auto_gives_no_flat_rule_to_embedded_words() -> None:
+    """A convolution over words: what the flat rule would give each word is the same, whatever the word."""
+
+    class Convolution(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.conv, self.linear = nn.Embedding(20, 8), nn.Conv1d(8, 6, 3), nn.Linear(6, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            scores: Tensor = self.linear(torch.relu(self.conv(self.embed(ids).mT)).amax(-1))
+            return scores
+
+    assert relprop.explain(Convolution().eval(), torch.arange(9)[None]).rules == "auto: epsilon-plus"

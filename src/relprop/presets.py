@@ -120,8 +120,9 @@ def choose(operations: Sequence[Operation]) -> RuleMap:
     if "attention" in kinds:
         name = "attn-lrp"
     elif "conv" in kinds:
-        # The flat rule has no meaning for a recurrent layer; where one is first, no layer gets it.
-        name = "epsilon-plus" if any(op.first and op.kind == "recurrent" for op in operations) else "epsilon-plus-flat"
+        # The flat rule has no meaning for a recurrent layer, and none for embedded words, whose values are all there is.
+        apart = any((op.first and op.kind == "recurrent") or op.name == "tokens" for op in operations)
+        name = "epsilon-plus" if apart else "epsilon-plus-flat"
     else:
         name = "epsilon"
     chosen = rule_map(name)

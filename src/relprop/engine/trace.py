@@ -156,6 +156,7 @@ class Trace(TorchFunctionMode):
         out: Tensor = _Enter.apply(leaf)  # type: ignore[no-untyped-call]
         name = "input" if given.key is None else f"input {given.key!r}"
         op = Operation(len(self.operations), "input", name, "", None, self.run, shape=tuple(x.shape))
+        op.name = "tokens" if given.tokens else "input"
         self.operations.append(op)
         self._register(op, out, Node(op, shape=tuple(out.shape), device=out.device, path=leaf))
         return out

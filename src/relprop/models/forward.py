@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,7 @@ def check_forward(
     """Compare a model's scores with those of the toolbox its weights came from, and look for the cause if they differ.
 
     model: a model in evaluation mode; only copies of it are changed.
-    x: its input, a tensor or an array (floating-point arrays are given to it in its own dtype), or a tuple of them;
+    x: its input, a tensor or an array (floating-point arrays are given to it in its own dtype), or a tuple or dict of them;
         best with two samples or more, and where there is time, with more than one step.
     reference: the scores of that toolbox for x, shaped like the model's output.
     atol, rtol: scores agree where |score - reference| <= atol + rtol |reference|.
@@ -74,6 +74,8 @@ def check_forward(
     """
     prepared = prepare(model)
     refuse_training(prepared)
+    if isinstance(x, Mapping):
+        prepared, x = _Named(prepared, tuple(x)), tuple(x.values())
     given = _inputs(prepared, x)
     expected = _reference(reference)
     with torch.no_grad():
@@ -237,6 +239,17 @@ def _missing_biases(model: Any) -> Iterator[str]:
             found.append(f"{name or type(module).__name__} has one of two, {given.pop()}")
     if found:
         yield f"Was a bias left out? {'; '.join(found)}."
+
+
+class _Named(nn.Module):
+    """A model that takes its inputs by name, called by position."""
+
+    def __init__(self, model: Callable[..., Any], names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *values: Any) -> Any:
+        return self.model(**dict(zip(self.names, values, strict=True)))
 
 
 def _inputs(model: Callable[..., Any], x: Any) -> Inputs:
