@@ -439,7 +439,7 @@ def test_a_table_as_text_and_as_markdown() -> None:
         "| a | 1 | 22 |",
         "| long | 333 | 4 |",
     ]
-    curves = Curves("Title", (0, 1), {"a": (1.0, 0.5)}, "deleted", "accuracy")
+    curves = Curves("Title", (0, 1), {"a": (1.0, 0.5)}, {"a": (0.75,)}, "deleted", "accuracy")
     assert curves.table() == Table("Title", ("deleted", "0", "1"), (("a", "1", "0.5"),))
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
+    from relprop.view.flow import Flow
     from relprop.view.page import Section
     from relprop.view.panels import Sample
     from relprop.view.style import Style
@@ -219,6 +220,38 @@ class Attribution:
 
         chosen = Style(**style)
         return figure(self._samples(index, chosen)[0], chosen, ax)
+
+    def flow(
+        self,
+        index: int = 0,
+        *,
+        tokens: Sequence[str] | None = None,
+        token: int | str | None = None,
+        head: int | None = None,
+        part: str | None = None,
+        least: float = 0.1,
+    ) -> Flow:
+        """How the relevance of sample `index` flows through a Transformer, if it was explained with attention=True.
+
+        Its `states` and `messages` are the figures; `to_pil()`, `save("flow.svg")` and a notebook show them: a row for
+        each block, a column for each token, lines for what attention passed from one to another. Its `heads()` show
+        what passed through each head.
+
+        Args:
+            tokens: what to write below the columns; by default their numbers, and "class token" before patches.
+            token: the token whose flow is shown in colour, by its number or name; None for all.
+            head: the attention head whose lines are shown; None for their sum.
+            part: which blocks, where there are several lists of them: "encoder" or "decoder".
+            least: lines of less than this share of the widest are not drawn.
+
+        Raises:
+            InvalidInput: nothing was collected, or the blocks don't stand in rows of tokens: windows, shared weights.
+            NonFinite: relevance that is NaN or infinite.
+        """
+        from relprop.view.flow_blocks import flow
+
+        place = _position(index, len(self))
+        return flow(self, place, tokens=tokens, token=token, head=head, part=part, least=least)
 
     def _repr_html_(self) -> str:
         """The heatmaps in a notebook: the first ten samples, without scripts."""

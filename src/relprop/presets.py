@@ -120,7 +120,7 @@ def choose(operations: Sequence[Operation]) -> RuleMap:
     if "attention" in kinds:
         name = "attn-lrp"
     elif "conv" in kinds:
-        # The flat rule has no meaning for a recurrent layer, and none for embedded words, whose values are all there is.
+        # The flat rule has no meaning for a recurrent layer, nor for embedded words, whose values are all there is.
         apart = any((op.first and op.kind == "recurrent") or op.name == "tokens" for op in operations)
         name = "epsilon-plus" if apart else "epsilon-plus-flat"
     else:

@@ -33,6 +33,7 @@ Explanations = Annotated[
     str,
     typer.Option(metavar="NAME[,NAME]", help="What to compare: lrp, a method such as gradient, a preset of rules."),
 ]
+RandomOrders = Annotated[int, typer.Option(min=0, help="How many random orders the floor is the mean of.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is drawn at random.")]
 
 
@@ -92,8 +93,13 @@ def words(
             "with the columns id, document, label by tabs. Gzipped or not.",
         ),
     ],
-    model: Annotated[str, typer.Option(metavar="NAME", help="reviews-en or reviews-ko.")] = "reviews-en",
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="reviews-en, reviews-ko or reviews-en-transformer.")
+    ] = "reviews-en",
     explanations: Explanations = "lrp,gradient_x_input,gradient",
+    sentences: Annotated[
+        bool, typer.Option("--sentences", help="English: the sentences of Rotten Tomatoes, not the reviews of IMDB.")
+    ] = False,
     deletions: Annotated[int, typer.Option(min=1, help="How many words are deleted.")] = 10,
     deletion: Annotated[
         Removal, typer.Option(help="Put a zero vector in the word's place, or remove it from the sequence.")
@@ -101,6 +107,7 @@ def words(
     most: Annotated[
         int | None, typer.Option(min=1, help="Delete from so many reviews of each kind only: the first ones.")
     ] = None,
+    random_orders: RandomOrders = 10,
     seed: Seed = 0,
     out: Out = None,
 ) -> None:
@@ -112,9 +119,11 @@ def words(
             model,
             data,
             explanations.split(","),
+            sentences=sentences,
             max_deletions=deletions,
             deletion=deletion.value,
             most=most,
+            random_orders=random_orders,
             seed=seed,
             progress=step,
         )
@@ -124,7 +133,7 @@ def words(
 @app.command()
 @reporting
 def pixels(
-    model: Annotated[str, typer.Option(metavar="NAME", help="mnist-cnn or mnist-mlp.")] = "mnist-cnn",
+    model: Annotated[str, typer.Option(metavar="NAME", help="mnist-cnn, mnist-mlp or mnist-vit.")] = "mnist-cnn",
     explanations: Explanations = "epsilon,epsilon-plus-flat,epsilon-alpha2-beta1,gradient,occlusion",
     region: Annotated[int, typer.Option(min=1, help="The side of a region, in pixels.")] = 2,
     steps: Annotated[int, typer.Option(min=1, help="How many regions are replaced.")] = 30,

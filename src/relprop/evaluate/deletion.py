@@ -19,10 +19,11 @@ from relprop.evaluate.explanations import (
     ranks,
     relevance_of,
 )
-from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table
+from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table, leads, with_error
 from relprop.models import refuse_training
 
 Deletion = Literal["zero", "remove"]
+NO_WORD = -1  # at a position from which nothing may be deleted
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,28 @@ class WordDeletion(Measurement):
         return tuple(each for each, count in zip((self.correct, self.false), self.samples, strict=True) if count)
 
     def tables(self) -> tuple[Table, ...]:
-        return tuple(each.table() for each in self.curves())
+        return (*(each.table() for each in self.curves()), self._areas())
+
+    def _areas(self) -> Table:
+        """The mean accuracy over the steps, and how far the first explanation is ahead."""
+        kinds = [(self.correct, "classified correctly", -1), (self.false, "classified falsely", 1)]
+        shown = [each for each, count in zip(kinds, self.samples, strict=True) if count]
+        first = next(iter(self.correct.values))
+        head = [column for _, kind, _ in shown for column in (kind, f"lead of {first}")]
+        ahead = [leads({n: [sign * v for v in each] for n, each in curves.areas.items()}) for curves, _, sign in shown]
+        rows = [
+            (
+                name,
+                *(
+                    t
+                    for (curves, *_), lead in zip(shown, ahead, strict=True)
+                    for t in (with_error(curves.areas[name]), lead[name])
+                ),
+            )
+            for name in self.correct.values
+        ]
+        title = f"Mean accuracy over the deletions 0 to {self.correct.steps[-1]}, ± standard error"
+        return Table(title, ("", *head), tuple(rows))
 
 
 def word_deletion(
@@ -83,8 +105,9 @@ def word_deletion(
         max_deletions: samples with fewer words are left out.
         deletion: "zero" puts the id 0, whose vector should be zero, or zeros in the word's place; "remove" closes the
             gap and fills up with 0 at the end.
-        words: in the form of `x`, which positions may be deleted; by default ids other than 0, and time steps that are
-            not all zero.
+        words: in the form of `x`, booleans, which positions may be deleted; or the number of each position's word,
+            negative where nothing may be deleted, for words of several tokens, whose relevance is summed and which are
+            deleted as a whole. By default each id other than 0, and each time step that is not all zero, is a word.
         most: delete from at most so many of the samples classified correctly, and of those falsely: the first ones.
         random_orders: how many random orders the floor is the mean of; 0 for no floor.
         progress: called with (samples done, samples to do).
@@ -95,32 +118,34 @@ def word_deletion(
     samples, truth = _samples(x), torch.as_tensor(labels)
     _check(samples, truth, max_deletions, deletion, random_orders)
     explained = checked_explanations(explanations, len(samples))
-    deletable = [_words(each) for each in samples] if words is None else _given_words(samples, list(words))
+    numbers = [_numbered(each) for each in (map(_words, samples) if words is None else _given(samples, list(words)))]
     near = sorted(range(len(samples)), key=lambda i: len(samples[i]))
     right = torch.zeros(len(samples), dtype=torch.bool)
     for chosen in _batches(near, batch_size):
         right[chosen] = class_scores(model, _padded(samples, chosen)).argmax(1).cpu() == truth[chosen]
-    used = _used(right, [int(each.sum()) for each in deletable], max_deletions, most)
-    hits = {name: torch.zeros(2, max_deletions + 1) for name in (*explained, *([RANDOM] if random_orders else []))}
+    used = _used(right, [max(each.tolist(), default=NO_WORD) + 1 for each in numbers], max_deletions, most)
+    names = (*explained, *([RANDOM] if random_orders else []))
+    hits = {name: torch.zeros(len(samples), max_deletions + 1, dtype=torch.float64) for name in names}
     chance = torch.Generator().manual_seed(seed)
     todo, done = [i for i in near if used[i]], 0
     for chosen in _batches(todo, batch_size):
         x = _padded(samples, chosen)
-        work = _Work(model, x, truth[chosen], right[chosen], _padded(deletable, chosen), max_deletions, deletion)
+        places = _padded(numbers, chosen, NO_WORD)
+        work = _Work(model, x, truth[chosen], right[chosen], places, max_deletions, deletion)
         for name, explanation in explained.items():
             keys = relevance_of(name, explanation, x, truth[chosen].to(x.device), chosen, 2).cpu()
-            hits[name] += work.hits(keys.flatten(2).sum(2) if keys.dim() > 2 else keys)
+            hits[name][chosen] = work.hits(work.sums(keys.flatten(2).sum(2) if keys.dim() > 2 else keys))
         for _ in range(random_orders):
             keys = torch.rand(work.words.shape, generator=chance, dtype=torch.float64)
-            hits[RANDOM] += work.hits(keys) / random_orders
+            hits[RANDOM][chosen] += work.hits(keys) / random_orders
         done += len(chosen)
         if progress is not None:
             progress(done, len(todo))
-    sizes = (int((used & right).sum()), int((used & ~right).sum()))
+    correct, false = used & right, used & ~right
     return WordDeletion(
-        _curves("classified correctly", "most", sizes[0], {name: found[0] for name, found in hits.items()}),
-        _curves("classified falsely", "least", sizes[1], {name: found[1] for name, found in hits.items()}),
-        sizes,
+        _curves("classified correctly", "most", {name: found[correct] for name, found in hits.items()}),
+        _curves("classified falsely", "least", {name: found[false] for name, found in hits.items()}),
+        (int(correct.sum()), int(false.sum())),
         float(right.double().mean()),
     )
 
@@ -140,7 +165,7 @@ def delete(x: Tensor, deleted: Tensor, deletion: Deletion = "zero") -> Tensor:
 
 @dataclass(frozen=True)
 class _Work:
-    """A batch to delete from: which samples were classified correctly, which of their positions are words."""
+    """A batch to delete from: which samples were classified correctly, and the word at each position, from 0 on."""
 
     model: Callable[..., Any]
     x: Tensor
@@ -150,18 +175,26 @@ class _Work:
     deletions: int
     deletion: Deletion
 
+    def sums(self, relevance: Tensor) -> Tensor:
+        """(batch, positions): the relevance of each word, that of its positions (batch, positions) summed."""
+        inside = self.words != NO_WORD
+        return torch.zeros_like(relevance).scatter_add(1, self.words.clamp(min=0), relevance * inside)
+
     def hits(self, keys: Tensor) -> Tensor:
-        """(2, deletions + 1): how many are classified correctly after each number of deletions, of those that were at
-        first, whose words go from the largest of the keys (batch, positions) on, and of the others, from the smallest.
+        """(batch, deletions + 1): 1 where a sample is classified correctly after so many words were deleted.
+
+        From what was classified correctly at first words go from the largest of their keys (batch, positions) on, from
+        the others from the smallest.
         """
         sign = torch.where(self.right, 1.0, -1.0).double()[:, None]
-        order = ranks((sign * keys).masked_fill(~self.words, -torch.inf))
-        counts = [torch.stack([self.right.sum(), torch.tensor(0)])]
+        there = torch.arange(keys.shape[1]) <= self.words.amax(1, keepdim=True)
+        order = ranks((sign * keys).masked_fill(~there, -torch.inf))
+        place = order.gather(1, self.words.clamp(min=0)).masked_fill(self.words == NO_WORD, self.deletions)
+        found = [self.right]
         for k in range(1, self.deletions + 1):
-            answer = class_scores(self.model, delete(self.x, order < k, self.deletion)).argmax(1).cpu()
-            hit = answer == self.labels
-            counts.append(torch.stack([(hit & self.right).sum(), (hit & ~self.right).sum()]))
-        return torch.stack(counts, 1).float()
+            answer = class_scores(self.model, delete(self.x, place < k, self.deletion)).argmax(1).cpu()
+            found.append(answer == self.labels)
+        return torch.stack(found, 1).double()
 
 
 def _used(right: Tensor, counts: list[int], least: int, most: int | None) -> Tensor:
@@ -177,10 +210,9 @@ def _used(right: Tensor, counts: list[int], least: int, most: int | None) -> Ten
     return used
 
 
-def _curves(kind: str, first: str, samples: int, counted: dict[str, Tensor]) -> Curves:
-    values = {name: tuple((found.double() / max(1, samples)).tolist()) for name, found in counted.items()}
-    steps = tuple(range(len(next(iter(values.values())))))
-    return Curves(f"{samples:,} {kind}: the {first} relevant first", steps, values, "words deleted", "accuracy")
+def _curves(kind: str, first: str, hits: dict[str, Tensor]) -> Curves:
+    samples = len(next(iter(hits.values())))
+    return Curves.of(f"{samples:,} {kind}: the {first} relevant first", hits, "words deleted", "accuracy")
 
 
 def _samples(x: Any) -> list[Tensor]:
@@ -213,16 +245,29 @@ def _words(sample: Tensor) -> Tensor:
     return sample != 0 if sample.dim() == 1 else (sample != 0).any(1)
 
 
-def _given_words(samples: list[Tensor], words: list[Tensor]) -> list[Tensor]:
+def _given(samples: list[Tensor], words: list[Tensor]) -> list[Tensor]:
     if len(words) != len(samples) or any(
-        w.dtype != torch.bool or w.shape != s.shape[:1] for w, s in zip(words, samples, strict=False)
+        w.dtype not in (torch.bool, torch.int64) or w.shape != s.shape[:1] for w, s in zip(words, samples, strict=False)
     ):
-        raise InvalidInput("words: expected a boolean for each position of each sample, in the form of x")
+        raise InvalidInput(
+            "words: expected a boolean, or the number of a word (int64), for each position of each sample, in the form "
+            "of x"
+        )
     return words
 
 
-def _padded(samples: Sequence[Tensor], chosen: Sequence[int]) -> Tensor:
-    return pad_sequence([samples[i] for i in chosen], batch_first=True)
+def _numbered(words: Tensor) -> Tensor:
+    """The word at each position, counted from 0 on without gaps; NO_WORD where nothing may be deleted."""
+    if words.dtype == torch.bool:
+        words = torch.where(words, torch.arange(len(words)), NO_WORD)
+    inside = words >= 0
+    numbers = torch.full_like(words, NO_WORD)
+    numbers[inside] = torch.unique(words[inside], return_inverse=True)[1]
+    return numbers
+
+
+def _padded(samples: Sequence[Tensor], chosen: Sequence[int], filled: int = 0) -> Tensor:
+    return pad_sequence([samples[i] for i in chosen], batch_first=True, padding_value=filled)
 
 
 def _batches(indices: list[int], size: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ from relprop.evaluate.explanations import (
     ranks,
     relevance_of,
 )
-from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table
+from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table, leads, with_error
 from relprop.models import refuse_training
 
 Fill = float | Literal["uniform", "mean"]
@@ -47,12 +47,23 @@ class PixelFlipping(Measurement):
         return self.most, self.least
 
     def tables(self) -> tuple[Table, ...]:
+        differences = self.differences
+        ahead = leads(differences)
         rows = tuple(
-            (name, *(f"{value:.3f}" for value in (most, self.aopc_least[name], most - self.aopc_least[name])))
+            (name, f"{most:.3f}", f"{self.aopc_least[name]:.3f}", with_error(differences[name]), ahead[name])
             for name, most in self.aopc_most.items()
         )
-        title = f"Area over the curve of {self.most.steps[-1]} regions, {self.samples:,} pictures"
-        return (Table(title, ("AOPC", "most relevant first", "least relevant first", "difference"), rows),)
+        title = f"Area over the curve of {self.most.steps[-1]} regions, {self.samples:,} pictures, ± standard error"
+        head = ("AOPC", "most relevant first", "least relevant first", "difference", f"lead of {rows[0][0]}")
+        return (Table(title, head, rows),)
+
+    @property
+    def differences(self) -> dict[str, tuple[float, ...]]:
+        """For each name and picture the area over the one curve less that over the other: the larger, the better."""
+        return {
+            name: tuple(least - most for most, least in zip(areas, self.least.areas[name], strict=True))
+            for name, areas in self.most.areas.items()
+        }
 
 
 def pixel_flipping(
@@ -102,25 +113,24 @@ def pixel_flipping(
     chance = torch.Generator().manual_seed(seed)
     low, high = (float(x.min()), float(x.max())) if bounds is None else bounds
     names = (*explained, *([RANDOM] if random_orders else []))
-    sums = {name: torch.zeros(2, count + 1, dtype=torch.float64) for name in names}
+    scores = {name: torch.zeros(2, len(x), count + 1, dtype=torch.float64) for name in names}
     for chosen in torch.split(torch.arange(len(x)), batch_size):
         pictures = x[chosen]
         classes = class_scores(model, pictures).argmax(1) if targets is None else targets[chosen].to(x.device)
         work = _Work(model, pictures, classes, _values(pictures, fill, low, high, chance), region, side, probabilities)
         for name, explanation in explained.items():
             relevance = relevance_of(name, explanation, pictures, classes, chosen.tolist(), 4)
-            sums[name] += work.curves(_region_sums(relevance, region), count)
+            scores[name][:, chosen] = work.curves(_region_sums(relevance, region), count)
         for _ in range(random_orders):
             keys = torch.rand(len(chosen), regions, generator=chance, dtype=torch.float64)
-            sums[RANDOM] += work.curves(keys, count) / random_orders
+            scores[RANDOM][:, chosen] += work.curves(keys, count) / random_orders
         if progress is not None:
             progress(int(chosen[-1]) + 1, len(x))
     y_label = "probability" if probabilities else "score"
     most, least = (
-        Curves(
+        Curves.of(
             f"{len(x):,} pictures: the {first} relevant first",
-            tuple(range(count + 1)),
-            {name: tuple((total[place] / len(x)).tolist()) for name, total in sums.items()},
+            {name: each[place] for name, each in scores.items()},
             f"regions of {region} x {region} pixels replaced",
             y_label,
         )
@@ -148,19 +158,19 @@ class _Work:
     probabilities: bool
 
     def curves(self, keys: Tensor, count: int) -> Tensor:
-        """(2, count + 1): the score, summed over the batch, after each number of regions, those with the largest of
-        the keys (batch, regions) first, and those with the smallest first."""
+        """(2, batch, count + 1): the scores after each number of regions, those with the largest of the keys (batch,
+        regions) first, and those with the smallest first."""
         orders = ranks(keys), ranks(-keys)
-        return torch.stack([torch.stack([self._score(order < k) for k in range(count + 1)]) for order in orders])
+        return torch.stack([torch.stack([self._scores(order < k) for k in range(count + 1)], 1) for order in orders])
 
-    def _score(self, replaced: Tensor) -> Tensor:
-        """The score, summed over the batch, without the regions where `replaced`, (batch, regions), is True."""
+    def _scores(self, replaced: Tensor) -> Tensor:
+        """(batch,): the scores without the regions where `replaced`, (batch, regions), is True."""
         mask = replaced.reshape(-1, 1, *self.side).repeat_interleave(self.region, 2).repeat_interleave(self.region, 3)
         height, width = self.pictures.shape[2:]
         mask = mask[:, :, :height, :width].to(self.pictures.device)
         scores = class_scores(self.model, torch.where(mask, self.values, self.pictures))
         scores = scores.softmax(1) if self.probabilities else scores
-        return scores.gather(1, self.classes[:, None]).double().sum().cpu()
+        return scores.gather(1, self.classes[:, None])[:, 0].double().cpu()
 
 
 def _region_sums(relevance: Tensor, region: int) -> Tensor:

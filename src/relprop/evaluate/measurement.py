@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
 
 from relprop.errors import InvalidFile
 from relprop.view.files import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RANDOM = "random"  # the floor that every order is compared with
 
@@ -46,19 +52,53 @@ class Curves:
         title: what was measured, and on how many samples.
         steps: where the curves are known, as numbers of deletions.
         values: for each name one value per step.
+        areas: for each name one value per sample, the mean of the sample's own curve over the steps.
         x_label, y_label: what the axes mean.
     """
 
     title: str
     steps: tuple[int, ...]
     values: dict[str, tuple[float, ...]]
+    areas: dict[str, tuple[float, ...]]
     x_label: str
     y_label: str
+
+    @classmethod
+    def of(cls, title: str, samples: dict[str, Tensor], x_label: str, y_label: str) -> Curves:
+        """The mean curves over the samples, 0 if there are none; `samples`: for each name (samples, steps)."""
+        steps = next(iter(samples.values())).shape[1]
+        return cls(
+            title,
+            tuple(range(steps)),
+            {name: tuple((each.sum(0) / max(1, len(each))).tolist()) for name, each in samples.items()},
+            {name: tuple(each.mean(1).tolist()) for name, each in samples.items()},
+            x_label,
+            y_label,
+        )
 
     def table(self) -> Table:
         """A row for each curve."""
         rows = tuple((name, *(f"{value:.3g}" for value in curve)) for name, curve in self.values.items())
         return Table(self.title, (self.x_label, *map(str, self.steps)), rows)
+
+
+def with_error(values: Sequence[float], digits: int = 3) -> str:
+    """The mean over the samples and its standard error, as "0.531 ± 0.012"; of one sample the value alone."""
+    mean = f"{fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {stdev(values) / math.sqrt(len(values)):.{digits}f}"
+
+
+def leads(areas: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """How far the first name's mean is above that of each other, with the standard error of the paired difference.
+
+    areas: for each name one value per sample, the same samples for all; the first name itself gets a dash.
+    """
+    first, *others = areas
+    return {first: "-"} | {
+        name: with_error([a - b for a, b in zip(areas[first], areas[name], strict=True)]) for name in others
+    }
 
 
 class Measurement(ABC):

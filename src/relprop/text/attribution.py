@@ -20,6 +20,7 @@ from relprop.text.encoding import Encoding
 if TYPE_CHECKING:
     from PIL import Image
 
+    from relprop.view.flow import Flow
     from relprop.view.text import Passage
 
 FIGURES = (".json", ".npz")
@@ -211,6 +212,19 @@ class TextAttribution:
         from relprop.view.text_picture import picture
 
         return picture([self.passage()], width, legend)
+
+    def flow(
+        self, word: int | str | None = None, *, head: int | None = None, part: str | None = None, least: float = 0.1
+    ) -> Flow:
+        """How relevance flows through the model's blocks to the words, if it was explained with attention=True.
+
+        As Attribution.flow, with a column for each word and special token. `word` is the one whose flow is shown in
+        colour, by its place in `words` or as it is written; the other arguments and errors are the same. Saved texts
+        don't keep what attention passed.
+        """
+        from relprop.view.flow_words import word_flow
+
+        return word_flow(self, word, head=head, part=part, least=least)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as what JSON can hold; `relprop.text.load` reads it again from a saved file."""

@@ -37,6 +37,7 @@ def explain_text(
     method: str | Method = ...,
     labels: Sequence[str] | None = ...,
     truncation: bool = ...,
+    attention: bool = ...,
     progress: Progress | None = ...,
 ) -> Any: ...
 
@@ -52,6 +53,7 @@ def explain_text(
     method: str | Method = ...,
     labels: Sequence[str] | None = ...,
     truncation: bool = ...,
+    attention: bool = ...,
     progress: Progress | None = ...,
 ) -> Any: ...
 
@@ -64,6 +66,7 @@ def explain_text(
     method: str | Method = "lrp",
     labels: Sequence[str] | None = None,
     truncation: bool = False,
+    attention: bool = False,
     progress: Progress | None = None,
     **named: Any,
 ) -> Any:
@@ -86,12 +89,15 @@ def explain_text(
     rules, labels: as for relprop.explain.
     method: "lrp", or another as for relprop.explain, as "gradient".
     truncation: cut what is longer than the model reads, with a note, instead of refusing it.
+    attention: True for what passes from word to word too, in the model's blocks: `flow()` of the TextAttribution.
     progress: called with (texts done, texts in all) after each text.
 
     Returns a TextAttribution, or a list of them for several texts. Raises children of relprop.errors.RelpropError.
     """
     tokenizer, text, target = _arguments(given, tokenizer, named)
-    explainer = TextExplainer(model, tokenizer, rules, method=method, labels=labels, truncation=truncation)
+    explainer = TextExplainer(
+        model, tokenizer, rules, method=method, labels=labels, truncation=truncation, attention=attention
+    )
     if isinstance(text, (str, Mapping)):
         return explainer(text, target)
     texts = _texts(text)
@@ -141,10 +147,11 @@ class TextExplainer:
         method: str | Method = "lrp",
         labels: Sequence[str] | None = None,
         truncation: bool = False,
+        attention: bool = False,
     ) -> None:
         if isinstance(tokenizer, torch.nn.Module):
             raise InvalidInput("got a model as the tokenizer; write explain_text(model, tokenizer, text)")
-        self.truncation = truncation
+        self.truncation, self.attention = truncation, attention
         if is_pipeline(model):
             model, pipeline = model_of(model, text=True), model
             tokenizer = pipeline.tokenizer if tokenizer is None else tokenizer
@@ -162,7 +169,8 @@ class TextExplainer:
         refuse_training(model)
         reading = read(model, self.tokenizer, text, labels=self.explainer.labels, truncation=self.truncation)
         wanted = asked(reading, target)
-        attribution = _of_tokens(self.explainer(reading.inputs, wanted.target), len(reading.encoding))
+        explained = self.explainer(reading.inputs, wanted.target, attention=self.attention)
+        attribution = _of_tokens(explained, len(reading.encoding))
         attribution.notes += _notes(reading)
         return TextAttribution(
             reading.encoding,

@@ -46,7 +46,12 @@ def _packed(attribution: Attribution) -> tuple[dict[str, Tensor], files.Header]:
         tensors["target"] = attribution.target
     if isinstance(attribution.output, Tensor):
         tensors["output"] = attribution.output
-    groups = {"relevance": attribution.relevance, "inputs": attribution.inputs, "layers": attribution.layers}
+    groups: dict[str, Tensors | None] = {
+        "relevance": attribution.relevance,
+        "inputs": attribution.inputs,
+        "layers": attribution.layers,
+        "attention": attribution.attention,
+    }
     for group, members in groups.items():
         if members is not None:
             tensors |= {f"{group}.{place}": tensor for place, (_, tensor) in enumerate(named(members))}
@@ -68,8 +73,9 @@ def _unpacked(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Attri
     structure = header["structure"]
     relevance = _grouped(tensors, "relevance", structure["relevance"])
     layers = _grouped(tensors, "layers", structure["layers"])
-    if relevance is None or len(relevance) == 0 or not isinstance(layers, dict):
-        raise ValueError("relevance or layers")
+    attention = _grouped(tensors, "attention", structure.get("attention", []))  # older files have none
+    if relevance is None or len(relevance) == 0 or not isinstance(layers, dict) or not isinstance(attention, dict):
+        raise ValueError("relevance, layers or attention")
     attribution = Attribution(
         relevance=relevance,
         score=tensors["score"],
@@ -79,6 +85,7 @@ def _unpacked(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Attri
         rules=str(header["rules"]),
         labels=None if header["labels"] is None else tuple(str(label) for label in header["labels"]),
         layers=layers,
+        attention=attention,
         notes=tuple(str(note) for note in header["notes"]),
     )
     if header["operations"] is not None:
