@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import relprop
 from relprop import RuleMap
@@ -126,3 +126,82 @@ def test_chosen_weights_stay_weights(name: str) -> None:
     found = relprop.explain(lambda x: (ROUTERS[name](x @ w) * (x @ u)).sum(-1, keepdim=True), X, rules=rules)
     tolerance = 1e-6 if "single" in name else 1e-12
     assert torch.allclose(found.total, found.score, rtol=tolerance)
+
+
+@pytest.mark.parametrize("order", ["(a b) c", "a (b c)", "prod", "in place"])
+def test_n_factors_take_a_part_each(order: str) -> None:
+    """R / n for each of n signals that are multiplied (DESIGN's product rule), in whatever order."""
+    u, v, w = (drawn(4, 5, seed=s) for s in (7, 8, 9))
+
+    def model(x: Tensor) -> Tensor:
+        a, b, c = x @ u, x @ v, x @ w
+        if order == "(a b) c":
+            return a * b * c
+        if order == "a (b c)":
+            return a * (b * c)
+        return torch.stack([a, b, c]).prod(0) if order == "prod" else a.mul_(b).mul_(c)
+
+    a, b, c = X @ u, X @ v, X @ w
+    relevance = torch.zeros_like(a)
+    relevance[:, 1] = (a * b * c)[:, 1] / 3
+    expected = X * sum((relevance / z) @ m.T for z, m in ((a, u), (b, v), (c, w)))
+    found = relprop.explain(model, X, 1, rules=Zero())
+    assert torch.allclose(found.relevance, expected, rtol=1e-10)
+
+
+def test_a_softmax_written_out_is_one_unless_its_argument_was_overwritten() -> None:
+    """Fails if what exp was taken of is looked up after it holds something else."""
+    u, v = drawn(4, 6, seed=10), drawn(4, 6, seed=11)
+    cp = RuleMap([("affine", Zero()), ("attention", SignalTakesAll())])
+
+    def by_hand(x: Tensor) -> Tensor:
+        e = (x @ u).exp()
+        return (e / e.sum(-1, keepdim=True) * (x @ v)).sum(-1, keepdim=True)
+
+    def of_torch(x: Tensor) -> Tensor:
+        return ((x @ u).softmax(-1) * (x @ v)).sum(-1, keepdim=True)
+
+    def overwritten(x: Tensor) -> Tensor:
+        z = x @ u
+        e = z.exp()
+        z.mul_(2)
+        return (e / e.sum(-1, keepdim=True) * (x @ v)).sum(-1, keepdim=True)
+
+    for rules in (cp, RuleMap([("affine", Zero())])):
+        found, expected = relprop.explain(by_hand, X, rules=rules), relprop.explain(of_torch, X, rules=rules)
+        assert torch.allclose(found.relevance, expected.relevance, rtol=1e-10)
+        assert torch.equal(found.output, by_hand(X))
+    assert torch.allclose(relprop.explain(overwritten, X, rules=cp).score, of_torch(X)[:, 0])
+
+
+def encoder(**options: bool) -> nn.TransformerEncoder:
+    torch.manual_seed(0)
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2, **options).double().eval()
+
+
+def test_padding_that_a_fast_path_would_treat_otherwise_is_noted() -> None:
+    x, padded = drawn(2, 5, 8), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    layers = encoder()
+    found = relprop.explain(lambda x: layers(x, src_key_padding_mask=padded).mean(1), x)
+    assert any("fast path" in note and "enable_nested_tensor=False" in note for note in found.notes)
+    plain = encoder(enable_nested_tensor=False)
+    assert not relprop.explain(lambda x: plain(x, src_key_padding_mask=padded).mean(1), x).notes
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_blocks_of_a_transformer_are_found(inside: bool) -> None:
+    """Fails if the whole encoder, as one member of a Sequential, is taken for a block."""
+
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(1)
+
+    layers = encoder()
+    model = nn.Sequential(nn.Identity(), layers, Mean()).eval() if inside else layers
+    prefix = "1.layers" if inside else "layers"
+    target = None if inside else (lambda y: y[:, 0, 0])
+    found = relprop.explain(model, drawn(2, 5, 8), target, attention=True)
+    assert list(found.layers) == [f"{prefix}.0", f"{prefix}.1"]
+    assert list(found.attention) == [f"{prefix}.0.self_attn", f"{prefix}.1.self_attn"]
+    chosen = relprop.explain(model, drawn(2, 5, 8), target, layers=[f"{prefix}.?.linear2"])
+    assert list(chosen.layers) == [f"{prefix}.0.linear2", f"{prefix}.1.linear2"]

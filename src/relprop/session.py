@@ -25,7 +25,7 @@ from relprop.engine.tokens import at_input
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
 from relprop.inputs import Inputs, input_name, integer_input, misread_ids
-from relprop.models import named_modules, parts_of_sequences
+from relprop.models import blocks, named_modules, parts_of_sequences
 from relprop.presets import choose
 from relprop.rulemap import RuleMap
 from relprop.rules import Epsilon
@@ -60,14 +60,11 @@ class Session:
             self.output = self._run(model)
         self.model_end = len(trace.operations)
         for name in [layers] if isinstance(layers, str) else layers:
-            if name not in self.layers and "*" not in name:
+            if not any(each in self.layers for each in ([name] if name in wanted else fnmatch.filter(wanted, name))):
                 raise InvalidInput(f"layers: the module {name!r} was not called, or nothing live came out of it")
-        # Of the parts that were watched in case, the outermost with attention in them are blocks.
-        places = [op.module for op in trace.operations if op.kind == "attention"]
-        for name in [name for name in parts if name in self.layers and name not in wanted]:
-            inside = any(name.startswith(f"{other}.") for other in parts)
-            if inside or not any(f"{place}.".startswith(f"{name}.") for place in places):
-                del self.layers[name]
+        chosen = blocks(parts, [op.module for op in trace.operations if op.kind == "attention"])
+        for name in [name for name in parts if name not in chosen and name not in wanted]:
+            self.layers.pop(name, None)
         self.batch = next(t.shape[0] for t in _tensors(x))
 
     def _run(self, model: Callable[..., Any]) -> Any:
@@ -160,8 +157,9 @@ class Session:
         for given, r in zip(self.used, relevance, strict=True):
             if not bool(torch.isfinite(r).all()):
                 raise NonFinite(
-                    f"the relevance of {input_name(given.key)} overflowed under the rules {chosen}. Use a stabiliser "
-                    "(Epsilon(1e-3)), or a wider dtype: model.double(), x.double()"
+                    f"the relevance of {input_name(given.key)} overflowed under the rules {chosen}, or met a value "
+                    "in the network that is no number. Use a stabiliser (Epsilon(1e-3)), or a wider dtype "
+                    "(model.double(), x.double()); in attention, mask no row as a whole with -inf (torch.finfo(dtype).min serves)"
                 )
         return relevance, str(chosen)
 
@@ -264,7 +262,7 @@ def _modules_named(model: Callable[..., Any], names: Sequence[str]) -> dict[str,
     modules = {name: module for module, name in named_modules(model)}
     found = {}
     for name in [names] if isinstance(names, str) else names:
-        fitting = fnmatch.filter(modules, name) if "*" in name else [name] if name in modules else []
+        fitting = [name] if name in modules else fnmatch.filter(modules, name)
         if not fitting:
             close = difflib.get_close_matches(name, modules, n=3)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -124,6 +124,10 @@ FUNCTIONS = """
 """
 
 
+# They let values pass, but for those out of bounds: what goes in, gates for example, comes out.
+BOUNDS = {"nan_to_num", "clamp", "clamp_min", "clamp_max"}
+
+
 @kind("activation", *FUNCTIONS.split())
 def activation(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not call.live(input) or call.trace.live(args, kwargs):
@@ -134,9 +138,14 @@ def activation(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     def f(z: Tensor) -> Tensor:
         return cast(Tensor, call.run((z, *args), kwargs))
 
+    if call.name in BOUNDS and role is None and call.node(input).role in ("gate", "attention"):
+        role = call.node(input).role
     if call.node(input).role == "plus three" and f(input.new_tensor([-1.0, 3.0, 7.0])).tolist() == [0.0, 3.0, 6.0]:
         role = "gate"  # relu6(x + 3), six times a hard sigmoid
-    return pointwise(call, input, f, role)
+    out = pointwise(call, input, f, role)
+    if call.name == "exp" and not call.inplace:
+        call.node(out).exponent = input, input._version
+    return out
 
 
 @operation("pow", "float_power", kind="activation")

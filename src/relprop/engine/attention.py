@@ -68,6 +68,18 @@ def attention(
     return out
 
 
+@operation("_nested_tensor_from_mask_left_aligned", kind="constant")
+def fast_path(call: Call, source: Tensor, kept: Tensor) -> Any:
+    """What nn.TransformerEncoder asks before it takes its way for inference, which is not taken here."""
+    if not bool(kept.all()):
+        call.trace.notes[
+            f"{call.where}: nn.TransformerEncoder has a fast path for inference (under no_grad), which returns zeros "
+            "for padding. Its ordinary forward is explained. Where padding enters the score, the two scores differ: "
+            "pool over the other tokens alone, or build it with enable_nested_tensor=False"
+        ] = None
+    return call.func(source.detach(), kept)
+
+
 @dataclass(frozen=True)
 class _Form:
     """Attention step by step, with these options of the fused call."""

@@ -100,7 +100,7 @@ def detach(call: Call, input: Tensor, *_: Any, **__: Any) -> Tensor:
 
 @operation("__setitem__", kind="carrier")
 def set_item(call: Call, target: Tensor, index: Any, value: Any) -> Any:
-    return call.native("carrier", moves=True)
+    return call.native("carrier", moves=True, role=call.common_role())
 
 
 @operation("put", "index_put", "scatter", "masked_scatter", kind="carrier")
@@ -108,12 +108,12 @@ def put(call: Call, input: Tensor, place: Any, *args: Any, **kwargs: Any) -> Any
     if kwargs.get("reduce") == "multiply":
         call.refuse("it multiplies values. Write it with * and index_select")
     added = kwargs.get("reduce") or kwargs.get("accumulate") or any(a is True for a in args)
-    return call.native("carrier", moves=not added)
+    return call.native("carrier", moves=not added, role=call.common_role())
 
 
 @operation("index_add", "scatter_add", kind="carrier")
 def put_on_top(call: Call, *args: Any, **kwargs: Any) -> Any:
-    return call.native("carrier")
+    return call.native("carrier", role=call.common_role())
 
 
 @operation("scatter_reduce", "index_reduce", kind="carrier")

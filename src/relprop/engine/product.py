@@ -39,6 +39,9 @@ def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = No
     if call.live(input) and call.live(other):
         if rounding_mode is not None:
             call.refuse("a division of two signals that rounds. Write it without rounding_mode")
+        by_hand = _softmax_by_hand(call, input, other)
+        if by_hand is not None:
+            return by_hand
         # What a signal is divided by normalises it.
         call.kwargs = options
         return call.native("product", (input, other.detach()), role=call.node(input).role, passes=(input,))
@@ -47,6 +50,19 @@ def divide(call: Call, input: Any, other: Any, *, rounding_mode: str | None = No
     if rounding_mode is not None:
         return pointwise(call, input, lambda z: cast(Tensor, call.run((z, other), options)))
     return _scaled(call, input, other, True)
+
+
+def _softmax_by_hand(call: Call, e: Tensor, total: Tensor) -> Any:
+    """exp(z) / sum exp(z), over one axis, as the softmax of z that it is; None for other quotients."""
+    node = call.node(e)
+    of = call.node(total).function_of or call.node(total)
+    axes = [axis for axis, size in enumerate(e.shape) if total.dim() == e.dim() and total.shape[axis] != size]
+    if node.exponent is None or of.operation.name != "sum" or of.operation.sources != (node,) or len(axes) != 1:
+        return None
+    exponent, version = node.exponent
+    if exponent._version != version:  # overwritten since
+        return None
+    return call.written_out(lambda: exponent.softmax(axes[0]))
 
 
 @operation("floor_divide", kind="product")
@@ -116,9 +132,11 @@ def _activates(factor: Node, signal: Node) -> bool:
 
 def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None) -> Any:
     """A product whose factors get their own parts of autograd's v: a weight and a signal what the rule for this kind
-    says, two signals half each, whatever their values."""
+    says, n signals R / n each, whatever their values."""
+    call.functional = call.inplace  # an edge is a view, which must not be overwritten
     made: list[Operation] = []
     elementwise, size = call.name == "mul", a.numel() + b.numel()
+    signals = call.node(a).signals, call.node(b).signals
     # Rules that go by the factors' values need them, element by element.
     values = [call.trace.keep(a), call.trace.keep(b)] if elementwise and kind != "product" else []
     to_come = {0, 1}
@@ -126,7 +144,7 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
 
     def shares() -> tuple[float | Tensor, float | Tensor]:
         if kind == "product":
-            return 0.5, 0.5
+            return signals[0] / sum(signals), signals[1] / sum(signals)
         if not elementwise:
             return matrix_shares(made[0])
         rule = made[0].rule
@@ -151,13 +169,15 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
         return None if isinstance(own, float) and own == 0 else v * own
 
     edges = {id(factor): call.edge(factor, made, partial(share, factor=i)) for i, factor in enumerate((a, b))}
-    passes = (a, b) if elementwise and kind == "product" else ()
+    passes = (a, b) if elementwise and kind == "product" and signals == (1, 1) else ()
     args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
     call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
     out = call.native(kind, args, role=role, passes=passes, measured=True)
     made.append(call.node(out).operation)
     on_gradient(out, lambda v: None if (part := common(*shares())) is None else v * part)
-    if kind == "gate" and elementwise:
+    if elementwise and kind == "product":
+        call.node(out).signals = sum(signals)
+    if elementwise and kind == "gate":
         call.node(out).gate = call.node(a)
     return out
 

@@ -50,7 +50,10 @@ def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> An
         if joint is not None:
             return joint
         cell = _cell(call, input, other)
-        return call.native("sum", stabilised=True) if cell is None else cell
+        if cell is not None:
+            return cell
+        # Attention weights, added or averaged over heads, stay what they are.
+        return call.native("sum", stabilised=True, role="attention" if call.common_role() == "attention" else None)
     tensor, constant = (input, other) if call.live(input) else (other, input)
     record = foldable(call, tensor)
     role = _role_of_sum(call.node(tensor).role, constant)

@@ -2,7 +2,7 @@
 
 from relprop.models.forward import ForwardReport, check_forward
 from relprop.models.keras import load_keras
-from relprop.models.prepare import module_names, named_modules, parts_of_sequences, prepare, refuse_training
+from relprop.models.prepare import blocks, module_names, named_modules, parts_of_sequences, prepare, refuse_training
 from relprop.models.program import load_program
 from relprop.models.recurrent import RecurrentNetwork, gru, lstm
 from relprop.models.scikit import from_sklearn
@@ -13,6 +13,7 @@ __all__ = [
     "ForwardReport",
     "Linear",
     "RecurrentNetwork",
+    "blocks",
     "check_forward",
     "from_sklearn",
     "gru",

@@ -60,7 +60,7 @@ def check_forward(
     """Compare a model's scores with those of the toolbox its weights came from, and look for the cause if they differ.
 
     model: a model in evaluation mode; only copies of it are changed.
-    x: its input, a tensor or an array (floating-point arrays are given to it in its own dtype), a tuple or dict of them;
+    x: its input, a tensor or an array (floating-point arrays are given to it in its own dtype), tuple or dict of them;
         best with two samples or more, and where there is time, with more than one step.
     reference: the scores of that toolbox for x, shaped like the model's output.
     atol, rtol: scores agree where |score - reference| <= atol + rtol |reference|.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -114,3 +115,19 @@ def parts_of_sequences(model: Model) -> dict[str, nn.Module]:
         for module, name in modules
         if name and any(name.startswith(each) and "." not in name.removeprefix(each) for each in lists)
     }
+
+
+def blocks(parts: Iterable[str], attention: Sequence[str]) -> list[str]:
+    """Of modules in lists, the blocks of a Transformer: the outermost ones with attention in them.
+
+    attention: the names of the modules that attend. What is alone in its list, with a list of blocks inside, is
+    the whole Transformer, and no block of it.
+    """
+    holding = [name for name in parts if any(f"{place}.".startswith(f"{name}.") for place in attention)]
+
+    def within(name: str) -> list[str]:
+        return [other for other in holding if other.startswith(f"{name}.")]
+
+    alone = Counter(name.rpartition(".")[0] for name in holding)
+    holding = [name for name in holding if alone[name.rpartition(".")[0]] > 1 or not within(name)]
+    return [name for name in holding if not any(name.startswith(f"{other}.") for other in holding)]
