@@ -18,7 +18,8 @@ from relprop.evaluate import pixel_flipping, toy, toy_training, word_deletion
 from relprop.evaluate.__main__ import app
 from relprop.evaluate.deletion import delete
 from relprop.evaluate.flipping import aopc
-from relprop.evaluate.measurement import Curves, Table
+from relprop.evaluate.measurement import Curves, Table, leads, with_error
+from relprop.evaluate.reviews import written_words
 
 # Word n of this vocabulary speaks for class 1 by WEIGHTS[n]; 0 is padding.
 WEIGHTS = torch.tensor([0.0, 1.0, 2.0, 4.0, -1.0, -2.0, -4.0])
@@ -182,6 +183,66 @@ def test_given_words_alone_may_be_deleted() -> None:
     assert seen == [[3, 1, 6, 5], [3, 1, 0, 5], [3, 1, 0, 0], [3, 0, 0, 0]]
 
 
+def test_words_of_several_tokens_are_deleted_whole_by_their_summed_relevance() -> None:
+    """Word 7 is at places 1 and 2 (5 - 2 = 3), word 2 at 3 (4), word 9 at 4 and 6 (1 + 1 = 2); 0 and 5 stay."""
+    ids = torch.tensor([[3, 1, 6, 5, 2, 4, 1]])
+    relevance = torch.tensor([[90.0, 5.0, -2.0, 4.0, 1.0, 80.0, 1.0]])
+    words = torch.tensor([[-1, 7, 7, 2, 9, -1, 9]])
+    seen: list[list[int]] = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(x[0].tolist())
+        return torch.tensor([[0.0, 1.0]])
+
+    word_deletion(model, ids, [1], {"given": relevance}, max_deletions=3, words=words, random_orders=0)
+    assert seen == [[3, 1, 6, 5, 2, 4, 1], [3, 1, 6, 0, 2, 4, 1], [3, 0, 0, 0, 2, 4, 1], [3, 0, 0, 0, 0, 4, 0]]
+    with pytest.raises(errors.InvalidInput, match="max_deletions=3"):
+        word_deletion(model, ids, [1], {"given": relevance}, max_deletions=4, words=words)
+
+
+def test_random_orders_are_orders_of_words_not_of_tokens() -> None:
+    """Of two words the one that decides has one token, the other nine: each is first in half of the orders."""
+    ids = torch.tensor([[3, *[4] * 9]]).repeat(60, 1)
+    words = torch.tensor([[0, *[1] * 9]]).repeat(60, 1)
+    found = word_deletion(
+        lambda x: torch.stack([torch.full((len(x),), 0.5), (x == 3).sum(1).float()], 1),
+        *(ids, [1] * 60, {"any": words.double()}),
+        max_deletions=1,
+        words=words,
+    )
+    assert found.correct.values["any"] == (1, 1)
+    assert found.correct.values["random"][1] == pytest.approx(0.5, abs=0.08)  # 600 draws
+
+
+def test_the_lead_of_the_first_explanation_is_paired() -> None:
+    """1, 2, 6: mean 3, variance (4 + 1 + 9) / 2 = 7, error sqrt(7 / 3) = 1.528; less 0, 2, 4 leaves 1, 0, 2."""
+    assert with_error([1.0, 2.0, 6.0]) == "3.000 ± 1.528"
+    assert with_error([2.0]) == "2.000"
+    assert leads({"a": [1.0, 2.0, 6.0], "b": [0.0, 2.0, 4.0], "c": [2.0, 3.0, 7.0]}) == {
+        "a": "-",
+        "b": "1.000 ± 0.577",
+        "c": "-1.000 ± 0.000",
+    }
+
+
+def test_mean_accuracies_say_what_is_ahead() -> None:
+    """Of IDS the true order leaves (1 1 0 0), (1 0 0 0), (1 0 0 0) of the correct and makes (0 0 0 1) of the false."""
+    found = word_deletion(
+        bag_of_words,
+        *(IDS, LABELS, {"true": weights_for, "opposite": lambda x, t: -weights_for(x, t)}),
+        max_deletions=3,
+        random_orders=0,
+    )
+    assert found.correct.areas["true"] == pytest.approx((0.75, 0.25, 0.25))
+    assert found.false.areas["true"] == (0.25,)
+    title, head, (true, opposite) = found.tables()[-1].title, found.tables()[-1].columns, found.tables()[-1].rows
+    assert "0 to 3" in title
+    assert head == ("", "classified correctly", "lead of true", "classified falsely", "lead of true")
+    assert true == ("true", "0.417 ± 0.167", "-", "0.250", "-")
+    assert found.correct.areas["opposite"] == (1, 1, 1)  # lower is better here: true is ahead by 1 - 0.417
+    assert opposite == ("opposite", "1.000 ± 0.000", "0.583 ± 0.167", "0.000", "0.250")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -232,6 +293,20 @@ def test_aopc_by_hand() -> None:
     two = pixel_flipping(four_pixels, x, {"true": relevance}, region=1, steps=2, fill=0.0, random_orders=0)
     assert two.aopc_most["true"] == pytest.approx((8 + 12) / 3)
     assert aopc((3.0, 1.0)) == 1.0
+
+
+def test_areas_of_two_orders_are_compared_picture_by_picture() -> None:
+    """The second picture is twice the first, so its areas are too: differences of 23 / 5 and 46 / 5."""
+    x = torch.stack([torch.ones(1, 2, 2), 2 * torch.ones(1, 2, 2)])
+    order = torch.tensor([[[1.0, 2.0], [4.0, 8.0]]]).repeat(2, 1, 1, 1)
+    found = pixel_flipping(
+        four_pixels, x, {"true": order, "none": 0 * order}, region=1, fill=0.0, batch_size=1, random_orders=0
+    )
+    assert found.differences["true"] == pytest.approx((4.6, 9.2))
+    assert found.differences["none"] == (0, 0)  # the same order for both
+    (table,) = found.tables()
+    assert table.columns[-2:] == ("difference", "lead of true")
+    assert [row[-2:] for row in table.rows] == [("6.900 ± 2.300", "-"), ("0.000 ± 0.000", "6.900 ± 2.300")]
 
 
 def test_the_explained_class_is_followed() -> None:
@@ -520,3 +595,58 @@ def test_words_are_deleted_from_reviews_of_a_file(tmp_path: Path, monkeypatch: p
             assert figures["accuracy"] == 1.0
             assert figures["correct"]["values"]["lrp"] == [1.0, 0.5, 0.5]
             assert figures["correct"]["values"]["random"][1] > 0.75
+
+
+@pytest.fixture
+def sentence(tmp_path: Path) -> Path:
+    data = tmp_path / "sentences.csv"
+    data.write_text("text,label,source\ndon't miss this unforgettable film,1,rt\n")
+    return data
+
+
+def test_a_transformers_words_are_deleted_whole_and_its_special_tokens_stay(
+    sentence: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from relprop import zoo
+
+    model = zoo.load("reviews-en-transformer")
+    encoding = zoo.text_entry("reviews-en-transformer").tokenizer("don't miss this unforgettable film")
+    numbers = written_words(encoding)
+    assert numbers[:5].tolist() == [-1, 0, 0, 0, 1]  # [CLS] don ' t miss
+    assert numbers[-2:].tolist() == [4, -1]  # film [SEP]
+    seen: list[Tensor] = []
+    model.register_forward_pre_hook(lambda _, given: seen.extend(given[0]))
+    monkeypatch.setattr(zoo, "load", lambda name: model)
+    command = ["words", "--model", "reviews-en-transformer", "--sentences", "--data", str(sentence)]
+    options = ["--explanations", "attn-lrp", "--random-orders", "3", "--deletions", "5"]
+    done = CliRunner().invoke(app, [*command, *options])
+    assert done.exit_code == 0, done.output
+    ids = torch.tensor(encoding.ids)
+    left = set()
+    for row in seen:
+        kept = row == ids
+        assert bool((kept | (row == 0)).all())
+        assert set(numbers[kept].tolist()).isdisjoint(numbers[~kept].tolist())  # no word in part
+        assert kept[[0, -1]].all()
+        left.add(len(numbers[kept].unique()) - 1)
+    assert left == {0, 1, 2, 3, 4, 5}
+
+
+def test_there_are_no_korean_sentences(sentence: Path) -> None:
+    pytest.importorskip("kiwipiepy")
+    refused = CliRunner().invoke(app, ["words", "--model", "reviews-ko", "--sentences", "--data", str(sentence)])
+    assert refused.exit_code == 1
+    assert "--sentences" in refused.output
+
+
+def test_on_the_vision_transformer_attn_lrp_finds_patches_better_than_gradients_and_chance() -> None:
+    from relprop import zoo
+    from relprop.evaluate.explanations import explainers
+
+    model, x = zoo.load("mnist-vit"), zoo.digits()[0][::5]
+    explained = explainers(model, ["attn-lrp", "gradient", "gradient_x_input"])
+    found = pixel_flipping(model, x, explained, region=4, steps=12, bounds=(-1.0, 1.0), random_orders=2)
+    ours = torch.tensor(found.differences["attn-lrp"])
+    for name in ("gradient", "gradient_x_input", "random"):
+        ahead = ours - torch.tensor(found.differences[name])
+        assert ahead.mean() > 3 * ahead.std() / len(x) ** 0.5

@@ -159,7 +159,8 @@ class Session:
                 raise NonFinite(
                     f"the relevance of {input_name(given.key)} overflowed under the rules {chosen}, or met a value "
                     "in the network that is no number. Use a stabiliser (Epsilon(1e-3)), or a wider dtype "
-                    "(model.double(), x.double()); in attention, mask no row as a whole with -inf (torch.finfo(dtype).min serves)"
+                    "(model.double(), x.double()); in attention mask with torch.finfo(dtype).min, not with -inf, "
+                    "where a row may be masked as a whole"
                 )
         return relevance, str(chosen)
 
