@@ -128,27 +128,6 @@ def test_chosen_weights_stay_weights(name: str) -> None:
     assert torch.allclose(found.total, found.score, rtol=tolerance)
 
 
-@pytest.mark.parametrize("order", ["(a b) c", "a (b c)", "prod", "in place"])
-def test_n_factors_take_a_part_each(order: str) -> None:
-    """R / n for each of n signals that are multiplied (DESIGN's product rule), in whatever order."""
-    u, v, w = (drawn(4, 5, seed=s) for s in (7, 8, 9))
-
-    def model(x: Tensor) -> Tensor:
-        a, b, c = x @ u, x @ v, x @ w
-        if order == "(a b) c":
-            return a * b * c
-        if order == "a (b c)":
-            return a * (b * c)
-        return torch.stack([a, b, c]).prod(0) if order == "prod" else a.mul_(b).mul_(c)
-
-    a, b, c = X @ u, X @ v, X @ w
-    relevance = torch.zeros_like(a)
-    relevance[:, 1] = (a * b * c)[:, 1] / 3
-    expected = X * sum((relevance / z) @ m.T for z, m in ((a, u), (b, v), (c, w)))
-    found = relprop.explain(model, X, 1, rules=Zero())
-    assert torch.allclose(found.relevance, expected, rtol=1e-10)
-
-
 def test_a_softmax_written_out_is_one_unless_its_argument_was_overwritten() -> None:
     """Fails if what exp was taken of is looked up after it holds something else."""
     u, v = drawn(4, 6, seed=10), drawn(4, 6, seed=11)

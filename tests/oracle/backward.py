@@ -287,11 +287,11 @@ def winner(node: Node, x: Tensor, R: Tensor) -> Tensor:
 
 
 def is_gate(network: Network, index: int) -> bool:
-    """Whether a node's value is a sigmoid, moved, scaled by a constant or subtracted from one."""
+    """Whether a node's value is a sigmoid, moved, chosen from, scaled by a constant or subtracted from one."""
     node = network.nodes[index]
     if node.op == "sigmoid":
         return True
-    keeps_role = node.op in CARRIERS or node.op in ("mul_constant", "constant_minus")
+    keeps_role = node.op in (*CARRIERS, *POOLS, "mul_constant", "constant_minus")
     return keeps_role and all(is_gate(network, i) for i in node.inputs)
 
 

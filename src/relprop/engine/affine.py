@@ -118,6 +118,12 @@ class Affine:
             self.note("stabiliser", stabiliser(eps, z) * ~empty, s)
         return s
 
+    def stabilised(self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
+        if self.report or not eps:
+            return self.divide(z * v, z, eps, bias)
+        denominator = stabiliser(eps, z).add_(z)
+        return torch.div(z, denominator, out=denominator).mul_(v)
+
     def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
         if self.report and part is not None:
             self.op.flow.absorb(cause, inner(part.expand_as(s), s))

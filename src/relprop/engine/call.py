@@ -12,7 +12,7 @@ from torch import Tensor
 
 from relprop.engine import functions
 from relprop.engine.operation import Kept, Node, Operation, Replay, inner, map_tensors, tensors_in
-from relprop.engine.path import relevance_path, through
+from relprop.engine.path import Shares, relevance_path, through
 from relprop.errors import UnsupportedFunction
 from relprop.rules.base import stabiliser
 
@@ -152,7 +152,13 @@ class Call:
         return out
 
     def paths(
-        self, op: Operation, args: tuple[Any, ...], *, moves: bool = False, passes: tuple[Tensor, ...] = ()
+        self,
+        op: Operation,
+        args: tuple[Any, ...],
+        *,
+        moves: bool = False,
+        passes: tuple[Tensor, ...] = (),
+        shares: Shares | None = None,
     ) -> Paths | None:
         """What the relevance paths of the outputs will need, taken before anything is overwritten.
 
@@ -172,7 +178,7 @@ class Call:
             path_of = partial(_path_if_live, trace)
             moved = tensors_in(func(*map_tensors(args, path_of), **map_tensors(self.kwargs, path_of)))
             moved = [t for t in moved if t.requires_grad]
-        return Paths(nodes, moved, [relevance_path(trace, t) for t in passes])
+        return Paths(nodes, moved, [relevance_path(trace, t) for t in passes], shares)
 
     def tap(self, op: Operation, tensor: Tensor) -> Tensor:
         """The tensor, or, when a report is made, a view of it that measures what the operation passes to it."""
@@ -207,19 +213,20 @@ class Call:
         stabilised: bool = False,
         moves: bool = False,
         passes: tuple[Tensor, ...] = (),
+        shares: Shares | None = None,
         measured: bool = False,
     ) -> Any:
         """Run the call as torch does, with torch's own backward, and record it.
 
         stabilised: its share is divided by (z + eps s(z)) when the rule map gives it an eps. moves: its relevance
-        moves as its values do. passes: the inputs to which relevance passes element by element, in equal parts.
-        measured: what it passes on is measured by the caller, if a report is made.
+        moves as its values do. passes: the inputs to which relevance passes element by element, in equal parts, or
+        those that shares() gives. measured: what it passes on is measured by the caller, if a report is made.
         """
         trace = self.trace
         args = self.args if args is None else args
         op = self.begin(kind, trace.live(args, self.kwargs), remainder=remainder)
         op.keeps_output = stabilised
-        paths = self.paths(op, args, moves=moves, passes=passes)
+        paths = self.paths(op, args, moves=moves, passes=passes, shares=shares)
         if self.inplace and not self.functional:
             out = self._overwrite(op, args)
         else:
@@ -311,10 +318,11 @@ class Paths:
     replay: Replay
     moved: list[Tensor]
     passed: list[Tensor]
+    shares: Shares | None
 
     def attach(self, node: Node, output: Tensor, index: int) -> None:
         node.replay = replace(self.replay, output=index)
-        node.path = self.moved[index] if self.moved else through(output, self.passed)
+        node.path = self.moved[index] if self.moved else through(output, self.passed, self.shares)
 
 
 def _path_if_live(trace: Trace, tensor: Tensor) -> Tensor:

@@ -165,8 +165,6 @@ class Node:
     part: Replay | None = None
     # The gate, if it is a gate times a signal.
     gate: Node | None = None
-    # How many signals were multiplied, element by element.
-    signals: int = 1
     # z, and its version, if it is exp(z).
     exponent: tuple[Tensor, int] | None = None
     gated: tuple[Kept, Node | None] | None = None

@@ -5,7 +5,8 @@ Rules that give relevance to inputs that are zero (ZBox, Flat, WSquare) can't ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,17 +40,24 @@ class _Division(torch.autograd.Function):
         return None, torch.where(empty, 0, relevance / ctx.value), None
 
 
+Shares = Callable[[], "Sequence[float | Tensor]"]
+
+
 class _Through(torch.autograd.Function):
-    """R -> equal parts of R for each source, element by element; the value is the operation's own output."""
+    """R -> its share of R for each source, element by element; the value is the operation's own output."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, *sources: Tensor) -> Tensor:
-        ctx.parts = len(sources)
+    def forward(ctx: Any, shares: Shares | None, output: Tensor, *sources: Tensor) -> Tensor:
+        ctx.shares = shares or partial(_equal, len(sources))
         return output.clone()
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *(relevance / ctx.parts,) * ctx.parts
+        return None, None, *(relevance * share for share in ctx.shares())
+
+
+def _equal(parts: int) -> list[float]:
+    return [1 / parts] * parts
 
 
 def relevance_path(trace: Trace, tensor: Tensor) -> Tensor:
@@ -68,11 +76,12 @@ def path_past(node: Node) -> Tensor | None:
     return None if divides else node.path
 
 
-def through(output: Tensor, sources: Sequence[Tensor]) -> Tensor | None:
-    """The path of an output to which its sources' paths lead element by element; None if shapes differ."""
+def through(output: Tensor, sources: Sequence[Tensor], shares: Shares | None) -> Tensor | None:
+    """The path of an output to which its sources' paths lead element by element, in these shares (None: equal ones);
+    None if shapes differ."""
     if not sources or any(source.shape != output.shape for source in sources):
         return None
-    path: Tensor = _Through.apply(output.detach(), *sources)  # type: ignore[no-untyped-call]
+    path: Tensor = _Through.apply(shares, output.detach(), *sources)  # type: ignore[no-untyped-call]
     return path
 
 

@@ -132,11 +132,10 @@ def _activates(factor: Node, signal: Node) -> bool:
 
 def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None) -> Any:
     """A product whose factors get their own parts of autograd's v: a weight and a signal what the rule for this kind
-    says, n signals R / n each, whatever their values."""
+    says, two signals half each, whatever their values."""
     call.functional = call.inplace  # an edge is a view, which must not be overwritten
     made: list[Operation] = []
     elementwise, size = call.name == "mul", a.numel() + b.numel()
-    signals = call.node(a).signals, call.node(b).signals
     # Rules that go by the factors' values need them, element by element.
     values = [call.trace.keep(a), call.trace.keep(b)] if elementwise and kind != "product" else []
     to_come = {0, 1}
@@ -144,7 +143,7 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
 
     def shares() -> tuple[float | Tensor, float | Tensor]:
         if kind == "product":
-            return signals[0] / sum(signals), signals[1] / sum(signals)
+            return 0.5, 0.5
         if not elementwise:
             return matrix_shares(made[0])
         rule = made[0].rule
@@ -169,14 +168,12 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
         return None if isinstance(own, float) and own == 0 else v * own
 
     edges = {id(factor): call.edge(factor, made, partial(share, factor=i)) for i, factor in enumerate((a, b))}
-    passes = (a, b) if elementwise and kind == "product" and signals == (1, 1) else ()
+    passes = (a, b) if elementwise and kind in ("product", "gated") else ()
     args = tuple(map_tensors(call.args, lambda t: edges.get(id(t), t)))
     call.kwargs = map_tensors(call.kwargs, lambda t: edges.get(id(t), t))
-    out = call.native(kind, args, role=role, passes=passes, measured=True)
+    out = call.native(kind, args, role=role, passes=passes, shares=shares, measured=True)
     made.append(call.node(out).operation)
     on_gradient(out, lambda v: None if (part := common(*shares())) is None else v * part)
-    if elementwise and kind == "product":
-        call.node(out).signals = sum(signals)
     if elementwise and kind == "gate":
         call.node(out).gate = call.node(a)
     return out

@@ -27,9 +27,8 @@ FUNCTIONS = """
 
 @kind("sum", *FUNCTIONS.split())
 def linear_without_weights(call: Call, *args: Any, **kwargs: Any) -> Any:
-    # Gates and attention weights that are averaged, over heads for example, stay what they are.
-    role = call.common_role()
-    return call.native("sum", stabilised=True, role=role if role in ("gate", "attention") else None)
+    # Attention weights that are averaged, over heads for example, stay what they are.
+    return call.native("sum", stabilised=True, role="attention" if call.common_role() == "attention" else None)
 
 
 @operation("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", kind="sum")
