@@ -104,9 +104,12 @@ def compared(case: Case, specs: dict[str, RuleSpec], eps: float) -> None:
 
 def boxes_at_the_input_only(network: Network, specs: dict[str, RuleSpec]) -> dict[str, RuleSpec]:
     """A box rule needs the range of its own input, which is known where that is the model's input."""
-    fed = {network.name(i): network.nodes[node.inputs[0]].op for i, node in enumerate(network.nodes) if node.inputs}
-    replaced = RuleSpec("flat", {})
-    return {name: replaced if s.name == "zbox" and fed[name] != "input" else s for name, s in specs.items()}
+    inside = {
+        network.name(i)
+        for i, node in enumerate(network.nodes)
+        if node.inputs and network.nodes[node.inputs[0]].op != "input"
+    }
+    return {name: RuleSpec("flat", {}) if s.name == "zbox" and name in inside else s for name, s in specs.items()}
 
 
 @settings(max_examples=80, deadline=None)

@@ -74,7 +74,8 @@ def remember_gate(call: Call, gate: Tensor, signal: Any, out: Tensor) -> None:
         call.node(out).gated = call.trace.keep(out), None
         return
     node = call.node(signal)
-    if node.part is not None or _is_linear(call.trace, node):
+    # x f(x), as in x * sigmoid(x), is an activation of x, and no cell's gate.
+    if call.node(gate).function_of is not node and (node.part is not None or _is_linear(call.trace, node)):
         call.node(out).gated = call.trace.keep(gate), node
 
 
