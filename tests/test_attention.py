@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,28 +23,16 @@ from attention_networks import (
     randomised,
     with_functions,
 )
+from attention_rules import EITHER, LRP_0, in_double_precision  # noqa: F401  (a fixture for all tests of this file)
 from oracle import attention as oracle
 from oracle.attention_gradient import FREE, Modified, relevance
 from torch import Tensor, nn
 
 import relprop
 from relprop import RuleMap
-from relprop.rules import Epsilon, Half, SignalTakesAll, Zero
+from relprop.rules import Epsilon, Zero
 
 TOLERANCE = 1e-8
-LRP_0 = {
-    "attn-lrp": RuleMap([("affine", Zero()), ("attention", Half())]),
-    "cp-lrp": RuleMap([("affine", Zero()), ("attention", SignalTakesAll()), ("gated", SignalTakesAll())]),
-}
-EITHER = pytest.mark.parametrize("preset", LRP_0)
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def assert_same(found: Tensor, expected: Tensor | np.ndarray) -> None:

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from attention_networks import D, Encoder, Style, additive, causal, randomised
+from attention_rules import EITHER, LRP_0, in_double_precision  # noqa: F401  (a fixture for all tests of this file)
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracle import attention as oracle
 from torch import Tensor, nn
 
 import relprop
-from relprop import RuleMap
-from relprop.rules import Half, SignalTakesAll, Zero
-
-LRP_0 = {
-    "attn-lrp": RuleMap([("affine", Zero()), ("attention", Half())]),
-    "cp-lrp": RuleMap([("affine", Zero()), ("attention", SignalTakesAll()), ("gated", SignalTakesAll())]),
-}
-EITHER = pytest.mark.parametrize("preset", LRP_0)
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def without_bias(style: Style, seed: int = 0) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,30 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from attention_networks import additive, attend, causal, randomised, rotate_half, split
+from attention_rules import EITHER, LRP_0, in_double_precision  # noqa: F401  (a fixture for all tests of this file)
 from oracle.attention_gradient import FREE, Functions, Modified, relevance
 from torch import Tensor, nn
 
 import relprop
-from relprop import RuleMap
-from relprop.rules import Half, SignalTakesAll, Zero
 
 transformers = pytest.importorskip("transformers")
 
-LRP_0 = {
-    "attn-lrp": RuleMap([("affine", Zero()), ("attention", Half())]),
-    "cp-lrp": RuleMap([("affine", Zero()), ("attention", SignalTakesAll()), ("gated", SignalTakesAll())]),
-}
-EITHER = pytest.mark.parametrize("preset", LRP_0)
 PADDED = torch.tensor([[False] * 6, [False, False, False, False, True, True]])
 WORDS, PAD = 20, 0
-
-
-@pytest.fixture(autouse=True)
-def in_double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 # ---- the same computations by hand, on embeddings or pixels, with the functions that are given
