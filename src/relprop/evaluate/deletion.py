@@ -52,24 +52,17 @@ class WordDeletion(Measurement):
 
     def _areas(self) -> Table:
         """The mean accuracy over the steps, and how far the first explanation is ahead."""
-        kinds = [(self.correct, "classified correctly", -1), (self.false, "classified falsely", 1)]
-        shown = [each for each, count in zip(kinds, self.samples, strict=True) if count]
         first = next(iter(self.correct.values))
-        head = [column for _, kind, _ in shown for column in (kind, f"lead of {first}")]
-        ahead = [leads({n: [sign * v for v in each] for n, each in curves.areas.items()}) for curves, _, sign in shown]
-        rows = [
-            (
-                name,
-                *(
-                    t
-                    for (curves, *_), lead in zip(shown, ahead, strict=True)
-                    for t in (with_error(curves.areas[name]), lead[name])
-                ),
-            )
-            for name in self.correct.values
-        ]
+        kinds = (("classified correctly", self.correct, -1), ("classified falsely", self.false, 1))
+        columns: list[tuple[str, dict[str, str]]] = []
+        for (kind, curves, better), count in zip(kinds, self.samples, strict=True):
+            if count:
+                signed = {name: [better * value for value in area] for name, area in curves.areas.items()}
+                columns.append((kind, {name: with_error(area) for name, area in curves.areas.items()}))
+                columns.append((f"lead of {first}", leads(signed)))
+        rows = tuple((name, *(texts[name] for _, texts in columns)) for name in self.correct.values)
         title = f"Mean accuracy over the deletions 0 to {self.correct.steps[-1]}, ± standard error"
-        return Table(title, ("", *head), tuple(rows))
+        return Table(title, ("", *(head for head, _ in columns)), rows)
 
 
 def word_deletion(
