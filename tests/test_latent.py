@@ -309,3 +309,82 @@ def test_relevance_of_neurons_by_the_names_of_their_layers() -> None:
     assert list(found.layers) == ["blocks.0.wide", "blocks.1.wide"]
     for relevance in found.layers.values():
         assert relevance.shape == (3, TOKENS, 2 * WIDTH)
+
+
+def test_blocks_of_a_sequence_first_encoder_come_batch_first() -> None:
+    """Three samples of three tokens: no shape tells tokens from samples. Fails if the module's own order is kept."""
+    torch.manual_seed(0)
+
+    def encoder(batch_first: bool) -> nn.TransformerEncoder:
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=batch_first)
+        return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).double().eval()
+
+    first, second = encoder(True), encoder(False)
+    second.load_state_dict(first.state_dict())
+    x = torch.randn(3, 3, 8, dtype=torch.float64)
+
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = second.layers
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = second(x.transpose(0, 1)).transpose(0, 1)
+            return out
+
+    def score(y: Tensor) -> Tensor:
+        return y[:, 0, 0]
+
+    expected = relprop.explain(first, x, score, attention=True)
+    found = relprop.explain(Turned().eval(), x, score, attention=True)
+    assert list(found.layers) == list(expected.layers) == ["layers.0", "layers.1"]
+    for name, relevance in expected.layers.items():
+        torch.testing.assert_close(found.layers[name], relevance, rtol=1e-9, atol=1e-12)
+
+
+ORDERS = {
+    "queries by keys": ("bqhd,bkhd->bhqk", 3, "bhqk,bkhd->bqhd"),
+    "keys by queries": ("bqhd,bkhd->bhkq", 2, "bhkq,bkhd->bqhd"),
+    "heads last": ("bqhd,bkhd->bqkh", 2, "bqkh,bkhd->bqhd"),
+    "values first": ("bqhd,bkhd->bhqk", 3, "bkhd,bhqk->bqhd"),
+    "any axes": ("...qhd,...khd->...hkq", -2, "...hkq,...khd->...qhd"),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_attention_is_told_queries_by_keys_in_whatever_order_it_is_written(order: str) -> None:
+    torch.manual_seed(0)
+    project = nn.Linear(8, 8).double()
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    scores, keys, output = ORDERS[order]
+
+    def by_einsum(x: Tensor) -> Tensor:
+        q = project(x).unflatten(-1, (2, 4))
+        weights = torch.einsum(scores, q, q).softmax(keys)
+        factors = (q, weights) if order == "values first" else (weights, q)
+        return torch.einsum(output, *factors).flatten(2)[:, 0]
+
+    def fused(x: Tensor) -> Tensor:
+        q = project(x).unflatten(-1, (2, 4)).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, q, q, scale=1.0).transpose(1, 2).flatten(2)[:, 0]
+
+    found, expected = (relprop.explain(f, x, 1, attention=True).attention["attention"] for f in (by_einsum, fused))
+    assert found.shape == (2, 2, 5, 5)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_pooling_by_attention_has_one_query_for_each_sample() -> None:
+    torch.manual_seed(0)
+    score = nn.Linear(8, 1).double()
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+
+    def weights(x: Tensor) -> Tensor:
+        w: Tensor = score(x).squeeze(-1).softmax(1)
+        return w
+
+    found = relprop.explain(lambda x: torch.einsum("bt,btd->bd", weights(x), x), x, 1, attention=True)
+    expected = relprop.explain(lambda x: torch.bmm(weights(x)[:, None], x)[:, 0], x, 1, attention=True)
+    assert found.attention["attention"].shape == (3, 1, 1, 5)
+    torch.testing.assert_close(found.attention["attention"], expected.attention["attention"])
+    by_elements = relprop.explain(lambda x: (weights(x)[..., None] * x).sum(1), x, 1, attention=True)
+    assert by_elements.attention == {} and "element by element" in by_elements.notes[0]

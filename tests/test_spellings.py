@@ -184,3 +184,18 @@ def test_the_blocks_of_a_transformer_are_found(inside: bool) -> None:
     assert list(found.attention) == [f"{prefix}.0.self_attn", f"{prefix}.1.self_attn"]
     chosen = relprop.explain(model, drawn(2, 5, 8), target, layers=[f"{prefix}.?.linear2"])
     assert list(chosen.layers) == [f"{prefix}.0.linear2", f"{prefix}.1.linear2"]
+
+
+def test_asking_for_gradients_inside_of_forward_changes_nothing() -> None:
+    """As gradient checkpointing and adapters do it with an embedding's output."""
+    embedding, linear = nn.Embedding(9, 4).double(), nn.Linear(4, 3).double()
+    ids = torch.arange(6).reshape(2, 3)
+
+    def asking(ids: Tensor) -> Tensor:
+        words = embedding(ids)
+        words.requires_grad_(True)
+        scores: Tensor = linear(words.mean(1).requires_grad_())
+        return scores
+
+    found = relprop.explain(asking, ids, 1)
+    assert torch.equal(found.relevance, relprop.explain(lambda ids: linear(embedding(ids).mean(1)), ids, 1).relevance)

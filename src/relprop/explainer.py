@@ -250,7 +250,7 @@ class Explainer:
             inputs=session.structured([given.tensor.detach() for given in session.used]),
             rules=name,
             labels=self.labels,
-            layers=dict(session.layers),
+            layers=session.relevance_of_layers(),
             attention=session.attention(),
             notes=tuple(session.trace.notes),
             trace_flow=flows_again,

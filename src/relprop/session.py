@@ -65,6 +65,8 @@ class Session:
         chosen = blocks(parts, [op.module for op in trace.operations if op.kind == "attention"])
         for name in [name for name in parts if name not in chosen and name not in wanted]:
             self.layers.pop(name, None)
+        # Blocks in torch's own order, (tokens, batch, width), are told batch first, as attention is.
+        self._turned = {name for name in chosen if name not in wanted and _sequence_first(parts[name])}
         self.batch = next(t.shape[0] for t in _tensors(x))
 
     def _run(self, model: Callable[..., Any]) -> Any:
@@ -179,6 +181,10 @@ class Session:
         assert node is not None
         return _reachable(node.operation)
 
+    def relevance_of_layers(self) -> dict[str, Tensor]:
+        """The relevance at the outputs of the modules asked for, and of blocks, as the last backward pass found it."""
+        return {name: r.transpose(0, 1) if name in self._turned else r for name, r in self.layers.items()}
+
     def attention(self) -> dict[str, Tensor]:
         """What the last backward pass took from token to token, (batch, heads, queries, keys) by name of the module, or
         "attention" at the top of forward; a second one in the same module is "name 2"."""
@@ -193,6 +199,12 @@ class Session:
     def structured(self, values: list[Tensor]) -> Any:
         """Values of the used inputs in the form in which the inputs were given."""
         return structured(self.x, [given.key for given in self.used], values)
+
+
+def _sequence_first(block: nn.Module) -> bool:
+    """Whether a block attends by a module of torch's that takes (tokens, batch, width)."""
+    inside = [module for module in block.modules() if isinstance(module, nn.MultiheadAttention)]
+    return bool(inside) and not any(module.batch_first for module in inside)
 
 
 def _by_heads(passed: Tensor, batch: int) -> Tensor:

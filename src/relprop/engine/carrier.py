@@ -29,7 +29,7 @@ FUNCTIONS = """
     flip fliplr flipud roll rot90 fft_fftshift fft_ifftshift pixel_shuffle pixel_unshuffle channel_shuffle
     native_channel_shuffle
     clone contiguous alias lift_fresh positive copy resolve_neg
-    to type type_as float double half bfloat16 _to_copy cpu cuda requires_grad
+    to type type_as float double half bfloat16 _to_copy cpu cuda
     _pack_padded_sequence _pad_packed_sequence pad_sequence
     where masked_fill fill zero index_fill index_copy slice_scatter select_scatter diagonal_scatter as_strided_scatter
 """
@@ -96,6 +96,12 @@ def detach(call: Call, input: Tensor, *_: Any, **__: Any) -> Tensor:
     call.func, call.args, call.kwargs = Tensor.view_as, (input, input), {}
     call.name = "view_as"
     return call.native("carrier", moves=True, role=call.node(input).role)  # type: ignore[no-any-return]
+
+
+@operation("requires_grad", kind="carrier")
+def require_gradient(call: Call, input: Tensor, *_: Any, **__: Any) -> Tensor:
+    """As gradient checkpointing asks it of an embedding's output: what depends on the input has a gradient already."""
+    return input
 
 
 @operation("__setitem__", kind="carrier")

@@ -140,6 +140,12 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
     values = [call.trace.keep(a), call.trace.keep(b)] if elementwise and kind != "product" else []
     to_come = {0, 1}
     collected = call.trace.keep(a) if kind == "attention" and call.trace.attention is not None else None
+    in_order = _queries_by_keys(call, a) if collected is not None and not elementwise else None
+    if collected is not None and elementwise:
+        call.trace.notes[
+            f"{call.where}: attention weights multiply their values element by element there, which `attention` does "
+            "not tell; written as a matrix product (weights @ values), it does"
+        ] = None
 
     def shares() -> tuple[float | Tensor, float | Tensor]:
         if kind == "product":
@@ -157,9 +163,9 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
     def share(v: Tensor, factor: int) -> Tensor | None:
         both = shares()
         part, own = common(*both), both[factor]
-        if collected is not None and factor == 0 and not elementwise:
+        if collected is not None and in_order is not None and factor == 0:
             assert call.trace.attention is not None
-            call.trace.attention[made[0].index] = collected.value * (v if part is None else v / part)
+            call.trace.attention[made[0].index] = in_order(collected.value * (v if part is None else v / part))
         to_come.discard(factor)
         if call.trace.run.last and not to_come:
             values.clear()
@@ -177,6 +183,30 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
     if elementwise and kind == "gate":
         call.node(out).gate = call.node(a)
     return out
+
+
+def _queries_by_keys(call: Call, weights: Tensor) -> Callable[[Tensor], Tensor]:
+    """How to put the axes of attention weights in the order (..., queries, keys), from the product that they are in."""
+    if call.name != "einsum":
+        second = len(call.args) > 1 and call.args[1] is weights
+        return lambda t: t.transpose(-2, -1) if second else t
+    operands, _, result = str(call.args[0]).replace(" ", "").replace("...", "").partition("->")
+    tensors = call.args[1] if isinstance(call.args[1], (list, tuple)) else call.args[1:]
+    mine, other = operands.split(",") if tensors[0] is weights else reversed(operands.split(","))
+    batch = [axis for axis in mine if axis in other and axis in result]
+    queries = [axis for axis in mine if axis not in other]
+    keys = [axis for axis in mine if axis in other and axis not in result]
+
+    def ordered(t: Tensor) -> Tensor:
+        lead = t.dim() - len(mine)
+        place = {axis: lead + i for i, axis in enumerate(mine)}
+        t = t.permute(*range(lead), *(place[axis] for axis in (*batch, *queries, *keys)))
+        t = t.flatten(t.dim() - len(keys)) if keys else t.unsqueeze(-1)
+        if not queries:
+            return t.unsqueeze(-2)
+        return t.flatten(t.dim() - 1 - len(queries), -2)
+
+    return ordered
 
 
 def matrix_shares(op: Operation) -> tuple[float, float]:
