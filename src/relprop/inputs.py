@@ -64,9 +64,12 @@ def input_name(key: Any) -> str:
 
 def integer_input(trace: Trace) -> InvalidInput:
     dtypes = ", ".join(sorted({str(given.tensor.dtype) for given in trace.inputs}))
+    # Token ids come as (batch, tokens), and a model may refuse their number before it embeds them.
+    ids = all(given.tensor.dtype == torch.int64 and given.tensor.dim() == 2 for given in trace.inputs)
+    tokens = "; token ids may be no more than the model has places for" if ids else ""
     return InvalidInput(
         f"the input is of integers ({dtypes}) and goes through no embedding. Convert an image first, as in training: "
-        "x.float() / 255"
+        f"x.float() / 255{tokens}"
     )
 
 

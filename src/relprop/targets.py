@@ -82,7 +82,7 @@ class At(Choice):
         if scores.dim() != 3 or len(scores) != batch:
             raise InvalidTarget(
                 f"the model's scores have shape {tuple(scores.shape)}, no scores at positions (batch, positions, "
-                "classes); leave the position away: target=3"
+                f"classes); leave the position away: target={self.target!r}"
             )
         if self.target is None or callable(self.target):
             raise InvalidTarget(

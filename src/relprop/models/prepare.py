@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
 from typing import Any
 
 import torch
@@ -32,6 +33,14 @@ def prepare(model: Any) -> Model:
     if is_keras(model):
         refuse_keras(model)
         return KerasNetwork(model)
+    if isinstance(model, (str, PathLike)):
+        raise UnsupportedModel(
+            f"got {str(model)!r}, a name, which can't be called. Load the model first: relprop.zoo.load(name), "
+            "relprop.load_program(path), or with transformers "
+            "AutoModelForSequenceClassification.from_pretrained(folder, local_files_only=True)"
+        )
+    if isinstance(model, torch.export.ExportedProgram):
+        raise UnsupportedModel("got an ExportedProgram; give its module: relprop.explain(program.module(), x)")
     if not callable(model):
         raise UnsupportedModel(
             f"got {type(model).__name__}, which can't be called. Give an nn.Module, or a function of tensors; a state "

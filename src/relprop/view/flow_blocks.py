@@ -82,7 +82,7 @@ def _blocks(attribution: Attribution) -> list[_Block]:
     if not attribution.attention:
         raise InvalidInput(
             "this explanation holds no attention; explain with attention=True, as relprop.explain(model, x, "
-            "attention=True), a model that has some"
+            "attention=True), a model that has some; a text's explanation that was saved and loaded has none"
         )
     within: dict[str, list[str]] = {}
     for name in attribution.attention:

@@ -258,6 +258,7 @@ def _lines(sheet: Sheet, flow: Flow, places: _Places) -> list[Entry]:
             sheet.strokes += kind.strokes((np.abs(kind.value) >= of_all) & ~about, 0.0, flow, places)
         sheet.strokes += kind.strokes(strong & about, limit, flow, places)
         said.append(Entry(f"{meaning} lines: {_MEANING[meaning, flow.head is not None]}; the widest is {limit:.4g}."))
+    said.append(Entry("Each kind of line has a scale of its own. On the right: the sum of each row."))
     if left_out:
         said.append(Entry(f"Lines left out: {left_out:,}, each with less than {flow.least:.0%} of the widest."))
     if flow.head is not None:

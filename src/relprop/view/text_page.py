@@ -131,7 +131,7 @@ def _tables(passage: Passage) -> str:
     if len(words) <= LISTED:
         return first
     rest = _table(words[LISTED:], LISTED + 1)
-    return f"{first}\n<details><summary>the other {len(words) - LISTED} words</summary>\n{rest}\n</details>"
+    return f"{first}\n<details><summary>{_others(len(words) - LISTED)}</summary>\n{rest}\n</details>"
 
 
 def _table(words: Sequence[Shown], rank: int) -> str:
@@ -157,3 +157,7 @@ def _about(word: Shown) -> str:
 
 def _channels(colour: RGB) -> str:
     return ",".join(map(str, colour))
+
+
+def _others(count: int) -> str:
+    return "the other word" if count == 1 else f"the other {count} words"
