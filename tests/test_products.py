@@ -181,3 +181,27 @@ def test_a_sum_of_products_may_grow_after_an_input_of_it_was_overwritten() -> No
     found, expected = (relprop.explain(f, (x, h), 1, rules=Zero()).relevance for f in (in_place, written_out))
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("rule", [Half(), SignalTakesAll(), Absolute()], ids=str)
+def test_what_gates_a_signal_shares_on_relevance_paths_too(rule: ProductRule) -> None:
+    """silu(x U) * (x W), then a rule that gives relevance itself; fails if the last pass has let go of the factors."""
+    u, w, v, x = fixed(4, 5, seed=1), fixed(4, 5, seed=2), fixed(5, 3, seed=3), fixed(2, 4, seed=4)
+
+    def model(x: Tensor) -> Tensor:
+        return (torch.nn.functional.silu(x @ u) * (x @ w)) @ v
+
+    rules = RuleMap([("gated", rule), ("last", Epsilon(1e-3, bias="distribute")), ("affine", Zero())])
+    found = relprop.explain(model, x, 1, rules=rules)
+    a, s = torch.nn.functional.silu(x @ u), x @ w
+    z, start = a * s, ((a * s) @ v)[:, 1]
+    rest = 1e-3 * torch.where(start < 0, -1.0, 1.0)
+    to_product = (z * v[:, 1] + rest[:, None] / 5) / (start + rest)[:, None] * start[:, None]
+    if isinstance(rule, Absolute):
+        to_gate = to_product * a.abs() / (a.abs() + s.abs() + rule.eps)
+        to_signal = to_product * s.abs() / (a.abs() + s.abs() + rule.eps)
+    else:
+        part = 0.5 if isinstance(rule, Half) else 0.0
+        to_gate, to_signal = part * to_product, (1 - part) * to_product
+    expected = x * ((to_gate / (x @ u)) @ u.T) + x * ((to_signal / s) @ w.T)
+    torch.testing.assert_close(found.relevance, expected, rtol=1e-8, atol=1e-11)

@@ -154,7 +154,7 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
             return matrix_shares(made[0])
         rule = made[0].rule
         assert isinstance(rule, ProductRule)
-        return rule.shares(values[0].value, values[1].value)
+        return rule.shares(*(each.value for each in values)) if rule.elementwise else _shares_of(rule)
 
     def common(s: float | Tensor, t: float | Tensor) -> float | None:
         """The part of v that both factors get, if it is one number, and is best taken where v arrives."""
@@ -167,7 +167,7 @@ def _shared(call: Call, kind: str, a: Tensor, b: Tensor, role: str | None = None
             assert call.trace.attention is not None
             call.trace.attention[made[0].index] = in_order(collected.value * (v if part is None else v / part))
         to_come.discard(factor)
-        if call.trace.run.last and not to_come:
+        if call.trace.run.last and not to_come and isinstance(own, float):
             values.clear()
         if part is not None:
             return v
@@ -190,7 +190,9 @@ def _queries_by_keys(call: Call, weights: Tensor) -> Callable[[Tensor], Tensor]:
     if call.name != "einsum":
         second = len(call.args) > 1 and call.args[1] is weights
         return lambda t: t.transpose(-2, -1) if second else t
-    operands, _, result = str(call.args[0]).replace(" ", "").replace("...", "").partition("->")
+    operands, arrow, result = str(call.args[0]).replace(" ", "").replace("...", "").partition("->")
+    if not arrow:  # the result's axes are those that stand once, in the order of the alphabet
+        result = "".join(sorted(axis for axis in set(operands) - {","} if operands.count(axis) == 1))
     tensors = call.args[1] if isinstance(call.args[1], (list, tuple)) else call.args[1:]
     mine, other = operands.split(",") if tensors[0] is weights else reversed(operands.split(","))
     batch = [axis for axis in mine if axis in other and axis in result]
@@ -215,8 +217,13 @@ def matrix_shares(op: Operation) -> tuple[float, float]:
     assert isinstance(rule, ProductRule)
     if rule.elementwise:
         raise InvalidRule(f"{rule} shares element by element, {op.where} is a product of matrices. Use Half()")
-    weights, signal = rule.shares(torch.empty(0), torch.empty(0))
-    return float(weights), float(signal)
+    return _shares_of(rule)
+
+
+def _shares_of(rule: ProductRule) -> tuple[float, float]:
+    """The shares of a rule that does not go by the factors' values."""
+    weight, signal = rule.shares(torch.empty(0), torch.empty(0))
+    return float(weight), float(signal)
 
 
 def _replaced(call: Call, factor: Tensor) -> tuple[Any, ...]:
