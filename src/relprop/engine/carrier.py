@@ -50,8 +50,8 @@ def carry(call: Call, *args: Any, **kwargs: Any) -> Any:
     if call.name in LIKE:
         if not call.live(call.args[0]):
             return call.run().detach()
-        form = {key: map_tensors(value, Tensor.detach) for key, value in call.kwargs.items()}
-        call.args, call.kwargs = (call.args[0], *map_tensors(call.args[1:], Tensor.detach)), form
+        call.args = (call.args[0], *map_tensors(call.args[1:], Tensor.detach))
+        call.kwargs = map_tensors(call.kwargs, Tensor.detach)
     # A carrier keeps a role: a gate reshaped is a gate.
     live = [call.node(t) for t in call.trace.live(call.args, call.kwargs)]
     if call.name == "view" and any(isinstance(a, torch.dtype) for a in (*args, *kwargs.values())):

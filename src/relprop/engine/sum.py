@@ -27,8 +27,12 @@ FUNCTIONS = """
 
 @kind("sum", *FUNCTIONS.split())
 def linear_without_weights(call: Call, *args: Any, **kwargs: Any) -> Any:
-    # Attention weights that are averaged, over heads for example, stay what they are.
-    return call.native("sum", stabilised=True, role="attention" if call.common_role() == "attention" else None)
+    return call.native("sum", stabilised=True, role=_attention(call))
+
+
+def _attention(call: Call) -> str | None:
+    """The role of a sum: attention weights that are added up, or averaged over heads, stay what they are."""
+    return "attention" if call.common_role() == "attention" else None
 
 
 @operation("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", kind="sum")
@@ -51,8 +55,7 @@ def add(call: Call, input: Any, other: Any, *third: Any, alpha: float = 1) -> An
         cell = _cell(call, input, other)
         if cell is not None:
             return cell
-        # Attention weights, added or averaged over heads, stay what they are.
-        return call.native("sum", stabilised=True, role="attention" if call.common_role() == "attention" else None)
+        return call.native("sum", stabilised=True, role=_attention(call))
     tensor, constant = (input, other) if call.live(input) else (other, input)
     record = foldable(call, tensor)
     role = _role_of_sum(call.node(tensor).role, constant)
