@@ -36,9 +36,7 @@ def shown_at(encoding: Encoding, first: int, last: int | None = None) -> str:
     last = first if last is None else last
     if not encoding.special[first] and not encoding.special[last]:
         words = {encoding.words[first], encoding.words[last]}
-        spans = [encoding.offsets[first], encoding.offsets[last]]
-        if first == last:
-            spans = [span for span, word in zip(encoding.offsets, encoding.words, strict=True) if word in words]
+        spans = [span for span, word in zip(encoding.offsets, encoding.words, strict=True) if word in words]
         text = encoding.text[min(start for start, _ in spans) : max(end for _, end in spans)]
         if text.strip():
             return " ".join(text.split())
