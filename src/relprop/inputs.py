@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from relprop.asking import finite, known
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, NonFinite
 from relprop.presets import Bounds
@@ -53,7 +54,7 @@ def _check_tensor(key: Any, value: Tensor) -> None:
         raise InvalidInput(f"{name} is on the meta device, which holds no values")
     if value.is_complex():
         raise InvalidInput(f"{name} is complex ({value.dtype}); relevance is defined for real values")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+    if value.is_floating_point() and not finite(value):
         count = int((~torch.isfinite(value)).sum())
         raise NonFinite(f"{name} holds {count} values that are NaN or infinite. Clean them: torch.nan_to_num(x)")
 
@@ -124,7 +125,7 @@ def require_within(x: Inputs, bounds: Bounds | None) -> None:
                 f"bounds: shapes {tuple(low.shape)} and {tuple(high.shape)} do not broadcast against an input of shape "
                 f"{tuple(tensor.shape)}; write numbers, or tensors of shape (channels, 1, 1)"
             ) from None
-        if bool(outside.any()):
+        if known(outside.any()):
             raise InvalidInput(
                 f"bounds: {int(outside.sum())} input values lie outside of them (the input ranges from "
                 f"{float(tensor.min()):g} to {float(tensor.max()):g}). Give the range that valid inputs have after "

@@ -6,7 +6,6 @@ import contextlib
 import difflib
 import fnmatch
 import math
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 import relprop.engine  # noqa: F401  (registers the operations)
 from relprop import targets
+from relprop.asking import finite
 from relprop.conservation import OperationFlow
 from relprop.engine import custom
 from relprop.engine.operation import Flow, Operation
@@ -56,7 +56,7 @@ class Session:
         self.layers: dict[str, Tensor] = {}
         wanted = _modules_named(model, layers)
         parts = {} if trace.attention is None else parts_of_sequences(model)
-        with _watched(trace, {**parts, **wanted}, self.layers), _eager(), custom.seen(), trace:
+        with _watched(trace, {**parts, **wanted}, self.layers), custom.eager(), custom.seen(), trace:
             self.output = self._run(model)
         self.model_end = len(trace.operations)
         for name in [layers] if isinstance(layers, str) else layers:
@@ -157,7 +157,7 @@ class Session:
                 arrived = [at_input(r.sum(-1), places, shape) for r, places in zip(arrived, given.places, strict=True)]
             relevance.append(sum(arrived[1:], arrived[0]).detach())
         for given, r in zip(self.used, relevance, strict=True):
-            if not bool(torch.isfinite(r).all()):
+            if not finite(r):
                 raise NonFinite(
                     f"the relevance of {input_name(given.key)} overflowed under the rules {chosen}, or met a value "
                     "in the network that is no number. Use a stabiliser (Epsilon(1e-3)), or a wider dtype "
@@ -333,16 +333,6 @@ def released_buffers(model: Callable[..., Any]) -> Iterator[None]:
         for buffer in plain:
             if buffer.requires_grad:
                 buffer.detach_()
-
-
-@contextlib.contextmanager
-def _eager() -> Iterator[None]:
-    """Compiled parts of a model run as plain Python meanwhile, where their functions can be seen."""
-    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
 
 
 def _dtype_mismatch(model: Callable[..., Any], trace: Trace) -> InvalidInput | None:

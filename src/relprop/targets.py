@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from relprop.asking import known
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidOutput, InvalidTarget, NonFinite
 
@@ -366,8 +367,9 @@ def _listing(labels: Sequence[str]) -> str:
 
 def require_finite(score: Tensor) -> None:
     """NonFinite if a score is NaN or infinite."""
-    bad = (~torch.isfinite(score.detach())).nonzero().flatten().tolist()
-    if bad:
+    finite = torch.isfinite(score.detach())
+    if known(~finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
         raise NonFinite(
             f"the score of sample {bad[0]} is {score[bad[0]].item()}, so there is nothing to redistribute. Check the "
             "input's scale and the model's parameters (torch.isfinite)"

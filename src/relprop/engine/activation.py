@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from relprop.asking import unrecorded
 from relprop.engine.call import Call
 from relprop.engine.operation import map_tensors
 from relprop.engine.registry import kind, operation
@@ -33,7 +34,7 @@ class _Activation(torch.autograd.Function):
                 f"a function that was registered as an activation returned a {type(a).__name__}, not one tensor. Take "
                 "back relprop.register(...), and explain a version of the model without that function"
             )
-        a = a.clone() if a._is_view() or a.data_ptr() == z.data_ptr() else a
+        a = a.clone() if a._is_view() or a.untyped_storage()._cdata == z.untyped_storage()._cdata else a
         ctx.f, ctx.run, ctx.z, ctx.a = f, trace.run, trace.keep(z), trace.keep(a)
         ctx.set_materialize_grads(False)
         return a
@@ -51,20 +52,16 @@ class _Activation(torch.autograd.Function):
 
 def _ratio(f: Callable[[Tensor], Tensor], z: Tensor, a: Tensor) -> Tensor:
     """a / z for a = f(z), continued at 0 by f'(0), and stabilised where f(0) is not 0."""
-    origin = torch.zeros((), dtype=z.dtype, device=z.device)
-    at_zero, slope = _at(f, origin)
+    with unrecorded():
+        origin = torch.zeros((), dtype=z.dtype, device=z.device)
+        at_zero, slope = _at(f, origin)
     if at_zero.dim():  # f has other constants for each element
         at_zero, slope = _at(f, torch.zeros_like(z))
-    through_zero = at_zero == 0
-    if not bool(through_zero.any()):
+        passed = torch.where(z == 0, slope, a / z)
+        return torch.where(at_zero == 0, passed, a / stabiliser(EPS, z).add_(z))
+    if float(at_zero):
         return a / stabiliser(EPS, z).add_(z)
-    quotient = a / z
-    if slope.dim() == 0:
-        return quotient.nan_to_num_(float(slope), math.inf, -math.inf)  # in one pass: only 0 / 0 is no number
-    passed = torch.where(z == 0, slope, quotient)
-    if bool(through_zero.all()):
-        return passed
-    return torch.where(through_zero, passed, a / stabiliser(EPS, z).add_(z))
+    return (a / z).nan_to_num_(float(slope), math.inf, -math.inf)  # in one pass: only 0 / 0 is no number
 
 
 def _at(f: Callable[[Tensor], Tensor], origin: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +89,8 @@ def pointwise(call: Call, z: Tensor, f: Callable[[Tensor], Tensor], role: str | 
 @operation("relu", "leaky_relu", "abs", kind="activation")
 def piecewise_linear(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """f(z) / z is the derivative: torch's own backward is right."""
+    if call.name == "relu":
+        call.node(input).rectified = True
     return call.native("activation", passes=() if input.is_complex() else (input,))
 
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from relprop.asking import known, recording
 from relprop.engine.call import Call
-from relprop.engine.linear_map import Contraction, Convolution, Gated, LinearMap, Matrix, Padded, Permuted
-from relprop.engine.operation import Kept, Operation, inner
+from relprop.engine.linear_map import (
+    Contraction,
+    Convolution,
+    Gated,
+    LinearMap,
+    Matrix,
+    Padded,
+    Permuted,
+    backward_each,
+    forward_sum,
+)
+from relprop.engine.operation import Kept, Node, Operation, inner
 from relprop.engine.path import bounds_at, live_mask, relevance_path
 from relprop.engine.registry import operation
 from relprop.engine.trace import Trace
 from relprop.engine.weights import Folded
 from relprop.errors import InvalidInput, InvalidRule
 from relprop.rules import WSquare
-from relprop.rules.base import stabiliser
+from relprop.rules.base import in_pieces, stabiliser, weigh
 
 if TYPE_CHECKING:
     from relprop.engine.joint import Term
@@ -41,6 +53,8 @@ class Affine:
         # Of a joint operation: its summands.
         self.terms: tuple[Term, ...] = ()
         self._nonnegative: bool | None = None
+        # The output's provenance.
+        self.node: Node | None = None
         self._prepared = self.trace.prepared
         self._folded: Folded | None = None
         self.report = self.trace.report
@@ -49,7 +63,7 @@ class Affine:
         """Let go of all values. The live tensor may since have been overwritten with what this operation made."""
         self.op.z = None
         self.terms = ()
-        for name in ("source", "x", "trace"):
+        for name in ("source", "x", "trace", "node"):
             self.__dict__.pop(name, None)
 
     @property
@@ -69,19 +83,30 @@ class Affine:
     @property
     def nonnegative(self) -> bool:
         if self._nonnegative is None:
-            self._nonnegative = bool(self.x.value.min() >= 0)
+            self._nonnegative = known(self.x.value.min() >= 0)
         return self._nonnegative
+
+    @property
+    def rectified(self) -> bool:
+        node = self.node
+        return node is not None and node.rectified and node.consumers == 1 and node.path is None
 
     def prepared(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
         if self._folded is None:
             self._folded = self._prepared.folded(self.raw_weight, self.scale, self.linear)
         return self._folded.get(self.raw_weight, self.dtype, name, make)
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.linear.forward(x, weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.linear.forward(x, weight, bias)
+
+    def forward_sum(self, xs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        return forward_sum(self.linear, xs, weights, bias)
 
     def backward(self, s: Tensor, weight: Tensor) -> Tensor:
         return self.linear.backward(s, weight, self.x.value)
+
+    def backward_each(self, s: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        return backward_each(self.linear, s, weights, self.x.value)
 
     def ones(self) -> Tensor:
         mask = live_mask(self.op.sources[0])
@@ -107,22 +132,41 @@ class Affine:
         return a, b
 
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
-        denominator = stabiliser(eps, z).add_(z)
-        s = torch.div(relevance, denominator, out=denominator if denominator.shape == relevance.shape else None)
+        d = stabiliser(eps, z).add_(z)
+        s = torch.div(relevance, d, out=None if self.report or d.shape != relevance.shape else d)
         if not eps:
             s.masked_fill_(z == 0, 0)
-        if self.report:
-            empty = z == 0
-            self.note("bias", bias, s)
-            self.note("empty denominator", relevance * empty, torch.ones_like(s))
-            self.note("stabiliser", stabiliser(eps, z) * ~empty, s)
+        self._account(relevance, d, s, eps, bias)
         return s
 
     def stabilised(self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
         if self.report or not eps:
             return self.divide(z * v, z, eps, bias)
-        denominator = stabiliser(eps, z).add_(z)
-        return torch.div(z, denominator, out=denominator).mul_(v)
+        # What a ReLU's backward made belongs to nobody else, and may be overwritten.
+        s = v if self.rectified else torch.empty_like(v)
+        in_pieces(partial(weigh, eps), s, v, z)
+        return s
+
+    def share(
+        self, v: Tensor, z: Tensor, d: Tensor, eps: float, bias: Tensor | None = None, part: float = 1.0
+    ) -> Tensor:
+        if eps and not self.report:
+            in_pieces(lambda d, z, v: torch.div(z, d, out=d).mul_(v).mul_(part), d, z, v)
+            return d
+        relevance = part * z * v
+        s = relevance / d
+        if not eps:
+            s.masked_fill_(d == 0, 0)
+        self._account(relevance, d, s, eps, bias)
+        return s
+
+    def _account(self, relevance: Tensor, d: Tensor, s: Tensor, eps: float, bias: Tensor | None) -> None:
+        """Note what the bias, the stabiliser and empty denominators absorb of s = R / d, d = z + eps s(z)."""
+        if self.report:
+            empty = d.abs() == eps
+            self.note("bias", bias, s)
+            self.note("empty denominator", relevance * empty, torch.ones_like(s))
+            self.note("stabiliser", stabiliser(eps, d) * ~empty, s)
 
     def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
         if self.report and part is not None:
@@ -130,7 +174,8 @@ class Affine:
 
     def redistribute(self, v: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """(v at the input, R at the input): one of the two, as the rule gives it."""
-        if (self.op.z is None or self.op.index not in self.op.run.rules) and not bool(v.any()):
+        unused = self.op.z is None or self.op.index not in self.op.run.rules
+        if unused and (recording() or not bool(v.any())):
             # Nothing used this output but an operation that it was folded into; autograd may still bring zeros.
             return None, None
         x, z = self.x.value, self.op.output().value
@@ -189,6 +234,7 @@ def affine(
     trace = call.trace
     op = call.begin(kind, [source], affine=True, remainder="rule")
     op.keeps_output = True
+    nonnegative = call.node(source).nonnegative
     if folded is not None:
         op.function, op.module, op.module_type = folded.op.function, folded.op.module, folded.op.module_type
         op.function += f" + {call.title}"
@@ -196,6 +242,8 @@ def affine(
     path = relevance_path(trace, source) if op.first or trace.paths_everywhere else None
     out: Tensor = _AffineFunction.apply(record, value, source, path)  # type: ignore[no-untyped-call]
     call.end(op, out)
+    record.node = call.node(out)
+    record._nonnegative = nonnegative or None
     trace.affine[op.index] = record
     if folded is not None:
         for watch in folded.op.watchers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from relprop.asking import known
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.operation import Kept, Operation, inner
 from relprop.engine.product import matrix_shares
@@ -106,7 +107,7 @@ class _Form:
         elif self.mask is not None:
             scores = scores + self.mask
         dead = (scores == -math.inf).all(-1, keepdim=True)
-        if not bool(dead.any()):
+        if known(~dead.any()):
             return torch.softmax(scores, -1)
         return torch.softmax(scores.masked_fill(dead, 0.0), -1).masked_fill(dead, 0.0)
 

@@ -14,7 +14,7 @@ from relprop.engine import functions
 from relprop.engine.operation import Kept, Node, Operation, Replay, inner, map_tensors, tensors_in
 from relprop.engine.path import Shares, relevance_path, through
 from relprop.errors import UnsupportedFunction
-from relprop.rules.base import stabiliser
+from relprop.rules.base import in_pieces, weigh
 
 if TYPE_CHECKING:
     from relprop.engine.trace import Trace
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 _RESHAPED = {"transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims", "as_strided", "requires_grad"}
 
 _SQUASHES = {"sigmoid", "hardsigmoid", "softmax", "log_softmax"}
+
+# What they return is never below zero; or is not, where nothing that they are given is.
+_NONNEGATIVE = {"relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "abs", "square", "exp", "exp2"}
+_KEEPS_SIGN = {
+    "view", "reshape", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "clone",
+    "chunk", "split", "dropout", "feature_dropout", "max_pool1d", "max_pool2d", "max_pool3d",
+    "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "mean", "sum",
+}  # fmt: skip
 
 # Element by element, as long as one argument is a constant.
 _POINTWISE = {"add", "sub", "rsub", "neg", "mul", "div"}
@@ -144,12 +153,19 @@ class Call:
                 node.activated = op.kind == "activation" or op.sources[0].activated
             if paths is not None:
                 paths.attach(node, tensor, i)
+            node.nonnegative = self._nonnegative(op)
             self.trace._register(op, tensor, node)
             if self.trace.report and not op.affine:
                 on_gradient(tensor, partial(_receive, op, self.trace.keep(tensor)))
             if op.keeps_output and not op.affine:
                 on_gradient(tensor, partial(_stabilise, op, self.trace.report))
         return out
+
+    def _nonnegative(self, op: Operation) -> bool:
+        if op.name in _NONNEGATIVE:
+            return True
+        added = op.name == "add" and not op.affine and len(op.sources) == 2 and self.kwargs.get("alpha", 1) > 0
+        return (added or op.name in _KEEPS_SIGN) and all(source.nonnegative for source in op.sources)
 
     def paths(
         self,
@@ -344,7 +360,8 @@ def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
         return None
     z = op.output().value
     size = z.abs() if z.is_complex() else z
-    stabilised = v * (size / stabiliser(eps, size).add_(size))
+    stabilised = torch.empty_like(v)
+    in_pieces(partial(weigh, eps), stabilised, v, size)
     if report:
         op.flow.absorb("stabiliser", inner(z, v - stabilised))
     return stabilised

@@ -6,6 +6,7 @@ LRP explains values, so a Function's own backward has no say: what counts is how
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -61,6 +62,16 @@ def seen() -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 torch.autograd.Function.apply = _original  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Compiled parts of a model run as plain Python meanwhile, where their functions can be seen."""
+    if "torch._dynamo" not in sys.modules or not hasattr(torch.compiler, "set_stance"):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _apply(function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from relprop.asking import decided, unrecorded
 from relprop.engine.affine import Affine, affine
 from relprop.engine.call import Call, on_gradient
 from relprop.engine.linear_map import Gated, LinearMap, Matrix
@@ -147,7 +148,10 @@ def terms(trace: Trace, node: Node) -> tuple[Term, ...]:
         kept, signal = node.gated
         if signal is None:
             return (Term(constant=kept.value),)
-        if bool((kept.value < 0).any()):  # it would exchange the positive and the negative weights
+        # Below zero it would exchange the positive and the negative weights.
+        if not (node.gate and node.gate.nonnegative) and decided(
+            (kept.value < 0).any(), "a linear operation is joined to the next one unless its gate is below zero"
+        ):
             return ()
         return tuple(_scaled(term, kept.value) for term in terms(trace, signal))
     if node.part is not None:
@@ -188,9 +192,10 @@ def _part(trace: Trace, node: Node) -> tuple[Term, ...]:
     base = node
     while base.part is not None:
         base = _nodes_in(base.part)[0]
-    whole, shape = terms(trace, base), base.shape
-    row_of = torch.arange(torch.Size(shape[:-1]).numel()).reshape(*shape[:-1], 1).expand(shape)
-    rows, columns = _replayed(node, row_of), _replayed(node, torch.arange(shape[-1]).expand(shape))
+    whole, shape = terms(trace, base), tuple(map(int, base.shape))
+    with unrecorded():
+        row_of = torch.arange(torch.Size(shape[:-1]).numel()).reshape(*shape[:-1], 1).expand(shape)
+        rows, columns = _replayed(node, row_of), _replayed(node, torch.arange(shape[-1]).expand(shape))
     if not whole or rows.dim() == 0 or rows.numel() == 0:
         return ()
     flat_rows, flat_columns = rows.reshape(-1, rows.shape[-1]), columns.reshape(-1, rows.shape[-1])
@@ -205,11 +210,11 @@ def _part_of(trace: Trace, term: Term, node: Node, shape: tuple[int, ...], rows:
     if term.source is None:
         return replace(term, constant=constant)
     source, weight, key, device = term.source, term.weight, term.key, term.source.device
-    if node.shape[:-1] != shape[:-1] or not torch.equal(rows, torch.arange(len(rows))):
+    if node.shape[:-1] != shape[:-1] or not _in_order(rows):
         with trace:
             picked = source.expand(*shape[:-1], -1).reshape(-1, source.shape[-1]).index_select(0, rows.to(device))
             source = picked.reshape(*node.shape[:-1], -1)
-    if len(columns) != shape[-1] or not torch.equal(columns, torch.arange(shape[-1])):
+    if len(columns) != shape[-1] or not _in_order(columns):
         key = None if key is None else (*key, *columns.tolist())
         weight = _remembered(trace, key, lambda: term.weight[columns.to(device)], (term.record.raw_weight,))
     if term.rows is not None and term.columns is not None:  # a part of a part
@@ -218,6 +223,11 @@ def _part_of(trace: Trace, term: Term, node: Node, shape: tuple[int, ...], rows:
         term, source=source, weight=weight, constant=constant, key=key, gate=gate,
         rows=rows.to(device), columns=columns.to(device),
     )  # fmt: skip
+
+
+def _in_order(places: Tensor) -> bool:
+    with unrecorded():
+        return torch.equal(places, torch.arange(len(places)))
 
 
 def _replayed(node: Node, value: Tensor) -> Tensor:

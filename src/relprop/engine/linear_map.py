@@ -18,8 +18,8 @@ class LinearMap(Protocol):
     def channel_axis(self) -> int | None:
         """The output axis that a per-channel constant may scale; None where there is no such axis."""
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """W x."""
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """W x + bias, which broadcasts against it; in memory of its own."""
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """W^T s, shaped like x."""
@@ -41,8 +41,10 @@ class Matrix:
 
     channel_axis: int | None = -1
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if bias is None or bias.shape == weight.shape[:1]:
+            return F.linear(x, weight, bias)
+        return F.linear(x, weight).add_(bias)
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         return s @ weight
@@ -69,10 +71,11 @@ class Gated:
     sizes: tuple[int, ...]
     channel_axis: int | None = -1
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         xs, ws = torch.split_with_sizes(x, self.sizes, -1), torch.split_with_sizes(weight, self.sizes, 1)
         parts = zip(self.gates, xs, ws, strict=True)
-        return cast(Tensor, sum(F.linear(x, w) if r is None else r * F.linear(x, w) for r, x, w in parts))
+        z = sum(F.linear(x, w) if r is None else r * F.linear(x, w) for r, x, w in parts)
+        return _plus(cast(Tensor, z), bias)
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         parts = zip(self.gates, torch.split_with_sizes(weight, self.sizes, 1), strict=True)
@@ -112,9 +115,12 @@ class Convolution:
         out = self.output_padding or (0,) * self.axes
         return self.stride, self.padding, self.dilation, self.transposed, out, self.groups
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         batched = x if x.dim() == self.axes + 2 else x[None]
-        z = torch.convolution(batched, weight, None, *self._geometry())
+        if bias is not None:
+            channels = weight.shape[1] * self.groups if self.transposed else weight.shape[0]
+            bias = bias.reshape(-1).expand(channels).contiguous()
+        z = torch.convolution(batched, weight, bias, *self._geometry())
         return z if x.dim() == self.axes + 2 else z[0]
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
@@ -153,8 +159,8 @@ class Padded:
     def channel_axis(self) -> int:
         return self.inner.channel_axis
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.inner.forward(F.pad(x, self.pad), weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.inner.forward(F.pad(x, self.pad), weight, bias)
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         return F.pad(self.inner.backward(s, weight, F.pad(x, self.pad)), [-p for p in self.pad])
@@ -182,8 +188,8 @@ class Permuted:
         axis = self.inner.channel_axis
         return None if axis is None else self.dims.index(axis % len(self.dims)) - len(self.dims)
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.inner.forward(x, weight).permute(self.dims)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return _plus(self.inner.forward(x, weight).permute(self.dims), bias)
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         back = sorted(range(len(self.dims)), key=self.dims.__getitem__)
@@ -207,8 +213,8 @@ class Contraction:
     product: Callable[[Tensor, Tensor], Tensor]
     channel_axis: int | None = None
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.product(x, weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return _plus(self.product(x, weight), bias)
 
     def backward(self, s: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -224,3 +230,31 @@ class Contraction:
     @property
     def connections(self) -> LinearMap:
         return self
+
+
+def _plus(z: Tensor, bias: Tensor | None) -> Tensor:
+    return z if bias is None else z.add_(bias)
+
+
+def forward_sum(linear: LinearMap, xs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
+    """sum_k W_k x_k + bias."""
+    if _stacks(linear, weights[0]) and xs[0].dim() == weights[0].dim():
+        return linear.forward(torch.cat(list(xs), 1), torch.cat(list(weights), 1), bias)
+    z = linear.forward(xs[0], weights[0], bias)
+    for x, weight in zip(xs[1:], weights[1:], strict=True):
+        z += linear.forward(x, weight)
+    return z
+
+
+def backward_each(linear: LinearMap, s: Tensor, weights: Sequence[Tensor], x: Tensor) -> tuple[Tensor, ...]:
+    """W_k^T s for each k, shaped like x."""
+    if _stacks(linear, weights[0]) and x.dim() == weights[0].dim():
+        like = x.new_empty(x.shape[0], x.shape[1] * len(weights), *x.shape[2:])
+        return linear.backward(s, torch.cat(list(weights), 1), like).chunk(len(weights), 1)
+    return tuple(linear.backward(s, weight, x) for weight in weights)
+
+
+def _stacks(linear: LinearMap, weight: Tensor) -> bool:
+    """Whether inputs side by side, as channels of one, cost less than one after the other: few channels leave a
+    processor's vectors unfilled."""
+    return isinstance(linear, Convolution) and not linear.transposed and linear.groups == 1 and weight.shape[1] <= 4

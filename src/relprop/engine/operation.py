@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,12 @@ class Kept:
                 "(a C++ extension, or .data). Please replace that in-place call by its out-of-place form"
             )
         return self._tensor
+
+    @property
+    def place(self) -> int:
+        """Which memory it is in."""
+        place: int = self._tensor.untyped_storage()._cdata
+        return place
 
     def preserve(self) -> None:
         """Move to memory of its own, because the shared one is about to be overwritten."""
@@ -159,6 +165,9 @@ class Node:
     function_of: Node | None = None
     activated: bool = False
     consumers: int = 0
+    # Whether a ReLU used it; whether no value can be below zero, as far as the operations tell.
+    rectified: bool = False
+    nonnegative: bool = False
     path: Tensor | None = None
     replay: Replay | None = None
     unsquashed: Tensor | None = None
@@ -212,13 +221,17 @@ def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
 def tensors_in(*values: Any) -> list[Tensor]:
     """The tensors in nested lists, tuples and dicts, in order."""
     found: list[Tensor] = []
+    _collect(values, found)
+    return found
+
+
+def _collect(values: Iterable[Any], found: list[Tensor]) -> None:
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, (list, tuple)):
-            found += tensors_in(*value)
+            _collect(value, found)
         elif isinstance(value, dict):
-            found += tensors_in(*value.values())
+            _collect(value.values(), found)
         elif isinstance(value, slice):
-            found += tensors_in(value.start, value.stop, value.step)
-    return found
+            _collect((value.start, value.stop, value.step), found)

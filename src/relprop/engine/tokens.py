@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from relprop.asking import recording
 from relprop.engine.operation import map_tensors, tensors_in
 
 # Changes of type, which ids may go through as floats too.
@@ -95,7 +97,9 @@ class Tokens:
 
 def at_input(values: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
     """Values of ids on their way, each at its place in the input: a sum where an id was used more than once."""
-    if places.shape == shape and torch.equal(places.flatten(), torch.arange(1, places.numel() + 1)):
+    # The shorter way, where that is known.
+    in_order = not recording() and places.shape == shape
+    if in_order and torch.equal(places.flatten(), torch.arange(1, places.numel() + 1)):
         return values
-    collected = values.new_zeros(shape.numel() + 1)
+    collected = values.new_zeros(math.prod(shape) + 1)
     return collected.index_add(0, places.flatten().to(values.device), values.flatten())[1:].reshape(shape)

@@ -9,7 +9,7 @@ import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from relprop.errors import UnsupportedFunction
 if TYPE_CHECKING:
     from relprop.engine.affine import Affine
     from relprop.engine.recurrent.layer import Layer
+    from relprop.engine.segments import Segment
 
 _MODULE_CALL = torch.nn.Module._call_impl.__code__
 
@@ -42,6 +43,12 @@ _VIEW_NODES = (
 
 # The traces that this thread is inside of, the innermost last.
 _active = threading.local()
+
+
+def innermost() -> Trace | None:
+    """The trace that this thread is inside of, the innermost if there are several."""
+    traces: list[Trace] = getattr(_active, "traces", [])
+    return traces[-1] if traces else None
 
 
 class _Enter(torch.autograd.Function):
@@ -123,6 +130,9 @@ class Trace(TorchFunctionMode):
         self._kept: dict[int, list[weakref.ref[Kept]]] = {}
         self._tokens: list[tuple[Tokens, Input]] = []
         self._decomposing: list[Any] = []
+        # The segment that is being run, whose values are computed again in the backward pass.
+        self.segment: Segment | None = None
+        self.segments: list[Segment] = []
 
     # ---- inputs
 
@@ -239,8 +249,10 @@ class Trace(TorchFunctionMode):
 
     def keep(self, tensor: Tensor) -> Kept:
         """Keep a value for the backward pass; an in-place change of its memory will copy it first."""
-        kept = Kept(tensor)
-        self._kept.setdefault(tensor.untyped_storage()._cdata, []).append(weakref.ref(kept))
+        return self._protected(Kept(tensor) if self.segment is None else self.segment.keep(tensor))
+
+    def _protected(self, kept: Kept) -> Kept:
+        self._kept.setdefault(kept.place, []).append(weakref.ref(kept))
         return kept
 
     def before_overwrite(self, tensor: Tensor, spared: Kept | None = None) -> None:
@@ -250,19 +262,16 @@ class Trace(TorchFunctionMode):
             kept = ref()
             if kept is None:
                 continue
-            if kept is spared:
-                self._kept.setdefault(storage, []).append(ref)
-            else:
+            if kept is not spared:
                 kept.preserve()
+            self._kept.setdefault(kept.place, []).append(ref)
 
-    @contextlib.contextmanager
-    def _own_saved_tensors(self) -> Iterator[None]:
+    def _own_saved_tensors(self) -> torch.autograd.graph.saved_tensors_hooks:
         """Keep what autograd saves as other values are kept, so that code which overwrites it can be explained.
 
         It also keeps activation checkpointing from recomputing, outside of the trace, what happened in it.
         """
-        with torch.autograd.graph.saved_tensors_hooks(self.keep, lambda kept: kept.value):
-            yield
+        return torch.autograd.graph.saved_tensors_hooks(self.keep, _value_of)
 
     def watch(self, tensor: Tensor, notify: Callable[[Tensor], None]) -> None:
         """Call notify(relevance) in every backward pass with what arrives at this tensor, by value or by its path."""
@@ -272,7 +281,7 @@ class Trace(TorchFunctionMode):
             if path is not None:
                 on_gradient(path, notify)
             if node is None or node.operation.kind != "input":
-                kept = self.keep(tensor)
+                kept = self._protected(Kept(tensor))  # asked for, and so no segment's to let go of
                 on_gradient(tensor, lambda v: notify(kept.value * v))
 
     # ---- interception
@@ -435,6 +444,10 @@ class Trace(TorchFunctionMode):
             store.clear()
         self._tokens.clear()
         self.inputs.clear()
+
+
+def _value_of(kept: Kept) -> Tensor:
+    return kept.value
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from relprop.asking import unrecorded
 from relprop.engine.linear_map import LinearMap
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -31,10 +32,11 @@ class Folded:
         """make(scale * W), from memory if it was made before."""
         key = f"{dtype} {name}"
         if key not in self.made:
-            effective = weight.detach().to(dtype)
-            if self.scale is not None:
-                effective = self.linear.scaled(effective, self.scale.to(dtype))
-            self.made[key] = make(effective)
+            with unrecorded():
+                effective = weight.detach().to(dtype)
+                if self.scale is not None:
+                    effective = self.linear.scaled(effective, self.scale.to(dtype))
+                self.made[key] = make(effective)
         return self.made[key]
 
 
@@ -52,6 +54,17 @@ class PreparedWeights:
         self._entries: dict[int, _Entry] = {}
         self._transposed: dict[int, tuple[weakref.ref[Tensor], Tensor]] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of all that was made."""
+        made = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for entry in self._entries.values()
+            for folded in entry.folded
+            for tensor in folded.made.values()
+        }
+        return sum(made.values())
+
     def transposed(self, weight: Tensor) -> Tensor:
         """A view of the weights with both axes swapped: the same object each time, for the same weights."""
         key = id(weight)
@@ -65,7 +78,7 @@ class PreparedWeights:
     def folded(self, weight: Tensor, scale: Tensor | None, linear: LinearMap) -> Folded:
         """What was made of these weights under this scale, if they are what they were; else a fresh start."""
         key = id(weight)
-        mark = (weight._version, weight.data_ptr(), _checksum(weight))
+        mark = (weight._version, weight.data_ptr(), checksum(weight))
         entry = self._entries.get(key)
         if entry is None or entry.weight() is not weight or entry.mark != mark:
             entries = self._entries
@@ -79,6 +92,9 @@ class PreparedWeights:
         return entry.folded[-1]
 
 
-def _checksum(weight: Tensor) -> int:
+def checksum(weight: Tensor) -> int:
     """The sum of the values' bits as integers: changes through `.data` go past the version counter."""
-    return int(weight.detach().view(_BITS[weight.element_size()]).sum(dtype=torch.int64))
+    bits = weight.detach()
+    if bits.is_contiguous() and not any(n * bits.element_size() % 8 for n in (bits.numel(), bits.storage_offset())):
+        return int(bits.reshape(-1).view(torch.int64).sum())  # read as they lie, without a copy as wider integers
+    return int(bits.view(_BITS[weight.element_size()]).sum(dtype=torch.int64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -97,8 +98,13 @@ def _require_torch_backend(keras: Any) -> None:
 
 def is_keras(model: Any) -> bool:
     """Whether a model or layer is one of Keras'; does not import it."""
-    homes = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
-    return not isinstance(model, type) and bool(homes & {"keras", "tf_keras"})
+    return not isinstance(model, type) and _is_keras_type(type(model))  # type: ignore[arg-type]  # a type is hashable
+
+
+@lru_cache(maxsize=1024)
+def _is_keras_type(kind: type) -> bool:
+    homes = {each.__module__.split(".")[0] for each in kind.__mro__}
+    return bool(homes & {"keras", "tf_keras"})
 
 
 def refuse_keras(model: Any) -> None:

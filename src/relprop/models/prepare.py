@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from typing import Any
 
@@ -94,20 +94,23 @@ def refuse_training(model: Model) -> None:
 
 def named_modules(model: Model) -> list[tuple[nn.Module, str]]:
     """Each module with its dotted name: torch's, Keras' for Keras layers, wrappers by torch.compile left out."""
-    return list(_named("", model, set())) if isinstance(model, nn.Module) else []
+    found: list[tuple[nn.Module, str]] = []
+    if isinstance(model, nn.Module):
+        _name("", model, found, set())
+    return found
 
 
-def _named(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[nn.Module, str]]:
+def _name(name: str, module: nn.Module, found: list[tuple[nn.Module, str]], seen: set[int]) -> None:
     if id(module) in seen:
         return
     seen.add(id(module))
     if isinstance(module, KerasNetwork):
-        yield from _named(name, module.model, seen)
+        _name(name, module.model, found, seen)
         return
-    yield module, name
-    for part, child in sublayers(module) if is_keras(module) else module.named_children():
-        path = [p for p in (name, part) if p and p != "_orig_mod"]
-        yield from _named(".".join(path), child, seen)
+    found.append((module, name))
+    for part, child in sublayers(module) if is_keras(module) else module._modules.items():
+        if child is not None:
+            _name(".".join(p for p in (name, part) if p and p != "_orig_mod"), child, found, seen)
 
 
 def module_names(model: Model) -> dict[int, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from relprop.asking import recording
 from relprop.errors import InvalidRule
 
 
@@ -40,11 +41,21 @@ class Layer(Protocol):
     def box(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor, Tensor]:
         """The range of this operation's input, one sample each, from the range of the model's input."""
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """sum_i x_i w_ij, without bias."""
+    @property
+    def rectified(self) -> bool:
+        """Whether nothing but a ReLU used the output, so that no relevance arrives where z < 0."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """sum_i x_i w_ij, and a bias if one is given."""
+
+    def forward_sum(self, xs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+        """The sum of `forward` of several inputs, each with weights of its own."""
 
     def backward(self, s: Tensor, weight: Tensor) -> Tensor:
         """sum_j w_ij s_j, shaped like the input."""
+
+    def backward_each(self, s: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        """`backward` of the same s through several weights."""
 
     def spread(self, relevance: Tensor, eps: float = 0.0) -> Tensor:
         """sum_j R_j / (N_j + eps) over the outputs j that an input feeds, N_j being their number of inputs; shaped like
@@ -55,6 +66,11 @@ class Layer(Protocol):
 
     def stabilised(self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
         """v_j z_j / (z_j + eps s(z_j)): `divide` of R_j = z_j v_j, in less memory."""
+
+    def share(
+        self, v: Tensor, z: Tensor, d: Tensor, eps: float, bias: Tensor | None = None, part: float = 1.0
+    ) -> Tensor:
+        """part R_j / d_j, R_j = z_j v_j, written over d = z'_j + eps s(z'_j): `divide` by z'_j, in less memory."""
 
     def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
         """Enter `part * s`, a share of relevance that no input gets, in the conservation report (if one is made)."""
@@ -99,6 +115,26 @@ class Rule:
 def stabiliser(eps: float, z: Tensor) -> Tensor:
     """eps s(z), shaped like z; s(0) = +1, and s(-0.0) = -1, where no relevance is or no share is left to divide."""
     return torch.copysign(z.new_tensor(eps), z)
+
+
+# Elements of a piece: what is made of it on the way stays in the processor's cache.
+_PIECE = 1 << 17
+
+
+def in_pieces(step: Callable[..., object], *tensors: Tensor) -> None:
+    """step(*pieces) of tensors of one shape, piece by piece, for a step that works element by element and writes into
+    what it is given. Fresh memory for large temporaries costs many times what the arithmetic does."""
+    if recording() or tensors[0].numel() <= _PIECE or not all(t.is_contiguous() for t in tensors):
+        step(*tensors)
+        return
+    for pieces in zip(*(torch.split(t.view(-1), _PIECE) for t in tensors), strict=True):
+        step(*pieces)
+
+
+def weigh(eps: float, out: Tensor, v: Tensor, z: Tensor) -> None:
+    """out = v z / (z + eps s(z)); out may be v."""
+    d = stabiliser(eps, z).add_(z)
+    torch.mul(torch.div(z, d, out=d), v, out=out)
 
 
 def require(condition: bool, rule: str, met: Any, expected: str) -> None:

@@ -41,10 +41,10 @@ class ZBox(_Direct):
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         low, high = layer.box(self.low, self.high)
         w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
-        wx = z if layer.bias is None else z - layer.bias
-        box = wx - layer.forward(low, w_plus) - layer.forward(high, w_minus)
-        s = layer.divide(z * v, box, self.eps)
-        return x * layer.backward(s, layer.weight) - low * layer.backward(s, w_plus) - high * layer.backward(s, w_minus)
+        corners = layer.forward_sum((low, high), (w_plus, w_minus), layer.bias)
+        s = layer.divide(z * v, z - corners, self.eps)
+        of_x, of_low, of_high = layer.backward_each(s, layer.weight, w_plus, w_minus)
+        return x * of_x - low * of_low - high * of_high
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from relprop.rules.base import Layer, Rule, is_number, require
+from relprop.rules.base import Layer, Rule, in_pieces, is_number, require
 
 
 def positive(w: Tensor) -> Tensor:
@@ -21,33 +21,24 @@ def negative(w: Tensor) -> Tensor:
     return w.clamp(max=0)
 
 
-def by_sign(layer: Layer, x: Tensor, for_positive: Tensor, for_negative: Tensor) -> Tensor:
-    """x+ W1 + x- W2, with W1 for the positive and W2 for the negative inputs."""
+def z_by_sign(layer: Layer, x: Tensor, w1: Tensor, w2: Tensor, bias: Tensor | None) -> Tensor:
+    """x+ W1 + x- W2 + b, with W1 for the positive and W2 for the negative inputs."""
     if layer.nonnegative:
-        return layer.forward(x, for_positive)
-    return layer.forward(positive(x), for_positive) + layer.forward(negative(x), for_negative)
+        return layer.forward(x, w1, bias)
+    return layer.forward_sum((positive(x), negative(x)), (w1, w2), bias)
 
 
-def parts(
-    layer: Layer, x: Tensor, relevance: Tensor, w1: Tensor, w2: Tensor, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor | None]:
-    """W1^T s and W2^T s with s = R / (x+ W1 + x- W2 + b): v_x for the positive and for the negative inputs.
-
-    The second is None where no input is negative.
-    """
-    z = by_sign(layer, x, w1, w2)
-    if bias is not None:
-        z += bias
-    s = layer.divide(relevance, z, eps, bias)
-    return layer.backward(s, w1), None if layer.nonnegative else layer.backward(s, w2)
+def v_by_sign(layer: Layer, x: Tensor, s: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+    """W1^T s for the positive and W2^T s for the negative inputs."""
+    if layer.nonnegative:
+        return layer.backward(s, w1)
+    for_positive, for_negative = layer.backward_each(s, w1, w2)
+    return torch.where(x >= 0, for_positive, for_negative)
 
 
-def both(x: Tensor, *found: tuple[Tensor, Tensor | None]) -> Tensor:
-    """The sum of what `parts` found, for each input by its own sign."""
-    for_positive = sum(p for p, _ in found)
-    if any(n is None for _, n in found):
-        return cast(Tensor, for_positive)
-    return torch.where(x >= 0, for_positive, sum(n for _, n in found if n is not None))
+def plus(bias: Tensor | None, eps: float, z: Tensor) -> Tensor:
+    """b + eps"""
+    return z.new_tensor(eps) if bias is None else bias + eps
 
 
 @dataclass(frozen=True)
@@ -67,21 +58,27 @@ class Gamma(Rule):
         require(is_number(self.eps) and self.eps >= 0, "Gamma(eps)", self.eps, "a number >= 0")
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        if layer.nonnegative and layer.rectified:
+            return self._above(layer, x, z, v)
+        # Divided by 1 + g / 2, both cases are z'_ij = z_ij + h s(z_j) |z_ij| with h = g / (2 + g).
+        h, b, eps = self.gamma / (2 + self.gamma), layer.bias, 2 * self.eps / (2 + self.gamma)
+        w_h = layer.prepared(f"{h} |w|", lambda w: w.abs().mul_(h))
+        b_h = None if b is None else b.abs() * h
+        d = layer.forward(x if layer.nonnegative else x.abs(), w_h, plus(b_h, eps, z))
+        in_pieces(lambda d, z: d.copysign_(z).add_(z), d, z)
+        s = layer.share(v, z, d, eps, None if b is None else b + torch.copysign(cast(Tensor, b_h), z))
+        v_x = layer.backward(s, layer.weight)
+        in_pieces(lambda s, z: s.mul_(z.sign()), s, z)
+        of_h = layer.backward(s, w_h)
+        return v_x.add_(of_h if layer.nonnegative else torch.where(x >= 0, of_h, -of_h))
+
+    def _above(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        """Where no input is negative, and no relevance arrives where z_j < 0."""
         g, b = self.gamma, layer.bias
-        up = layer.prepared(f"w + {g} w+", lambda w: w + g * positive(w))
-        down = layer.prepared(f"w + {g} w-", lambda w: w + g * negative(w))
-        b_up, b_down = (None, None) if b is None else (b + g * positive(b), b + g * negative(b))
-        relevance = z * v
-        below = torch.where(z < 0, relevance, 0)
-        # After a ReLU no relevance arrives where z < 0, and half of the passes can be left out.
-        if not bool(below.any()):
-            return both(x, parts(layer, x, relevance, up, down, b_up, self.eps))
-        above = relevance.sub_(below)
-        return both(
-            x,
-            parts(layer, x, above, up, down, b_up, self.eps),
-            parts(layer, x, below, down, up, b_down, self.eps),
-        )
+        up = layer.prepared(f"w + {g} w+", lambda w: positive(w).mul_(g).add_(w))
+        b_up = None if b is None else b + g * positive(b)
+        d = layer.forward(x, up, plus(b_up, self.eps, z)).clamp_(min=self.eps)
+        return layer.backward(layer.share(v, z, d, self.eps, b_up), up)
 
 
 @dataclass(frozen=True)
@@ -108,15 +105,20 @@ class AlphaBeta(Rule):
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         w_plus, w_minus = layer.prepared("w+", positive), layer.prepared("w-", negative)
         b_plus, b_minus = (None, None) if layer.bias is None else (positive(layer.bias), negative(layer.bias))
-        relevance = z * v
+        eps = self.eps
         if not self.beta:
-            return both(x, parts(layer, x, relevance, w_plus, w_minus, b_plus, self.eps))
-        # z- could be had as z - z+, but where hardly anything is negative that is all rounding.
-        return both(
-            x,
-            parts(layer, x, self.alpha * relevance, w_plus, w_minus, b_plus, self.eps),
-            parts(layer, x, -self.beta * relevance, w_minus, w_plus, b_minus, self.eps),
-        )
+            d = z_by_sign(layer, x, w_plus, w_minus, plus(b_plus, eps, z))
+            return v_by_sign(layer, x, layer.share(v, z, d, eps, b_plus), w_plus, w_minus)
+        below = z_by_sign(layer, x, w_minus, w_plus, plus(b_minus, -eps, z))
+        if layer.rectified:
+            # z is the sum of both. Where relevance is z > 0, and z - z- a sum of positive numbers; where it is not,
+            # the other way round it would be rounding that is left.
+            above = torch.sub(z, below).clamp_(min=eps)
+        else:
+            above = z_by_sign(layer, x, w_plus, w_minus, plus(b_plus, eps, z))
+        v_x = v_by_sign(layer, x, layer.share(v, z, above, eps, b_plus, self.alpha), w_plus, w_minus)
+        del above  # of the largest layers' size, as is what comes next
+        return v_x.add_(v_by_sign(layer, x, layer.share(v, z, below, eps, b_minus, -self.beta), w_minus, w_plus))
 
 
 @dataclass(frozen=True)
