@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 import relprop
 from relprop import RuleMap
+from relprop.engine.recurrent import direction
 from relprop.errors import InvalidInput, InvalidRule, TrainingMode
 from relprop.rules import (
     Absolute,
@@ -834,6 +835,48 @@ def test_nothing_to_read_is_refused(shape: tuple[int, ...]) -> None:
     model = LastStates(recurrent("LSTM"), nn.Linear(4, 3)).eval()
     with pytest.raises(InvalidInput, match=r"shape"):
         relprop.explain(model, torch.zeros(shape), 1)
+
+
+# ---- a few steps at a time
+
+
+@pytest.fixture(params=[1, 40], ids=["a step at a time", "two or more"])
+def short_spans(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(direction, "SPAN", request.param)
+
+
+@pytest.mark.usefixtures("short_spans")
+@pytest.mark.parametrize("eps", [0.0, 0.01])
+@arrangements
+def test_steps_taken_in_spans_meet_the_oracle_for_every_target(kind: str, options: dict[str, Any], eps: float) -> None:
+    layer = recurrent(kind, **options)
+    model, x, states, rule = reader(layer, 7), torch.randn(2, 7, 3), states_of(layer, 2), oracle.Rule(eps)
+    found = relprop.Explainer(model, rules_of(rule))((x, *states), targets=[0, 1, 2])
+    for target, attribution in enumerate(found):
+        of_x, _, of_states = by_oracle(model, target, rule, x, *states)
+        assert error(attribution.relevance, [of_x, *of_states]) < TOLERANCE
+
+
+@pytest.mark.usefixtures("short_spans")
+@pytest.mark.parametrize("lengths", [[5, 3, 3, 1], [1, 6, 2], [4, 4]])
+@arrangements
+def test_packed_steps_taken_in_spans(kind: str, options: dict[str, Any], lengths: list[int]) -> None:
+    require_each_as_alone(recurrent(kind, **options), lengths, "unsorted", Epsilon(0.01), given_states=True)
+
+
+@arrangements
+def test_the_report_is_the_same_in_spans(kind: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = packed(recurrent(kind, **options), [5, 3, 1], "unsorted")
+    explainer = relprop.Explainer(model, Epsilon(0.01))
+
+    def taken_up() -> list[float]:
+        absorbed = explainer(x, 1).conservation.absorbed
+        return [absorbed.get(cause, 0.0) for cause in ("bias", "stabiliser", "initial state")]
+
+    whole = taken_up()
+    monkeypatch.setattr(direction, "SPAN", 1)
+    assert taken_up() == pytest.approx(whole, rel=1e-9, abs=1e-12)
+    assert any(whole)
 
 
 # ---- the contract

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from relprop.engine.recurrent.steps import Span, Steps
 from relprop.rules.base import stabiliser
+
+# How many values of each kind a span of time steps has (or those of one step): work on it stays in the cache.
+SPAN = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -26,19 +30,23 @@ class Direction:
     b_h: Tensor | None
     projection: Tensor | None
     reverse: bool
+    _gates: dict[tuple[int, int], Direction] = field(default_factory=dict, compare=False)
 
     def to(self, dtype: torch.dtype) -> Direction:
         return self._changed(lambda t: t.detach().to(dtype), self.projection is not None)
 
-    def gates(self, *which: int) -> Direction:
+    def gates(self, first: int, count: int = 1) -> Direction:
         """The parameters of these gates alone, stacked in this order."""
-        size = self.w_h.shape[1] if self.projection is None else self.projection.shape[1]
-        return self._changed(lambda t: torch.cat([t[gate * size : (gate + 1) * size] for gate in which]), False)
+        if (first, count) not in self._gates:
+            size = self.w_h.shape[1] if self.projection is None else self.projection.shape[1]
+            rows = slice(first * size, (first + count) * size)
+            self._gates[first, count] = self._changed(lambda t: t[rows], False)
+        return self._gates[first, count]
 
     def _changed(self, change: Callable[[Tensor], Tensor], projection: bool) -> Direction:
         names = ("w_x", "w_h", "b_x", "b_h", "projection") if projection else ("w_x", "w_h", "b_x", "b_h")
         changed: dict[str, Any] = {n: change(t) for n in names if (t := getattr(self, n)) is not None}
-        return replace(self, **changed)
+        return replace(self, **changed, _gates={})
 
     @cached_property
     def joint(self) -> Tensor:
@@ -62,6 +70,33 @@ class Values:
     x: Tensor
     h: Tensor
     out: Tensor
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One direction's way through time: x (steps, batch, e) or, packed, (rows, e); initial states h0 (batch, p) and
+    c0 (batch, d), the outputs out (rows, p)."""
+
+    d: Direction
+    steps: Steps
+    x: Tensor
+    h0: Tensor
+    c0: Tensor
+    out: Tensor
+
+    def spans(self, *, descending: bool) -> list[Span]:
+        """All time steps in spans that fit in the cache, in the layer's own order or from its last step."""
+        spans = self.steps.spans(SPAN // self.d.gates(0).w_h.shape[0])
+        return spans[::-1] if descending != self.d.reverse else spans
+
+    def values(self, span: Span) -> Values:
+        """The values of these time steps, in the dtype of the parameters."""
+        dtype, starts = self.d.w_x.dtype, self.steps.starts
+        before = span.first + len(span.steps.sizes) if self.d.reverse else span.first - 1
+        known = self.out[starts[before] : starts[before + 1]] if 0 <= before < len(self.steps.sizes) else self.out[:0]
+        initial = self.steps.continued(known.to(dtype), self.h0, span.steps.batch)
+        out = self.out[span.rows].to(dtype)
+        return Values(span.of(self.x).to(dtype), span.steps.previous(out, initial, self.d.reverse), out)
 
 
 @dataclass

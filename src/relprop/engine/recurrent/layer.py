@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from relprop.engine.operation import Kept, Operation, inner
-from relprop.engine.recurrent.direction import Back, Direction, Values
+from relprop.engine.recurrent.direction import Back, Direction, Passage, Values, share
 from relprop.engine.recurrent.sharing import Sharing
 from relprop.engine.recurrent.steps import Steps
 from relprop.engine.trace import Trace
@@ -24,8 +25,22 @@ class Cell(Protocol):
     def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> Any:
         """What the cell computed in all rows; its `c` are the cell states, (rows, 0) where there are none."""
 
-    def epsilon(self, layer: Layer, d: Direction, s: Any, values: Values, eps: float, v: Back) -> Back:
-        """LRP-0 and LRP-epsilon with constant gates: v = R / value comes in and goes out."""
+    @property
+    def candidate(self) -> int:
+        """Which gate's pre-activation passes relevance to x."""
+
+    def factors(self, way: Passage, eps: float) -> Iterator[Any]:
+        """What LRP-0 and LRP-epsilon with constant gates multiply v by, span by span from the layer's last step."""
+
+    def through(self, layer: Layer, d: Direction, to: Any, v_out: Tensor, arriving: Tensor) -> Tensor:
+        """v at the pre-activations of one span (rows, d), from v at its outputs and from later spans.
+
+        arriving (2, batch, d), changed in place: v at the cell states or what bypasses the candidate, and v at the
+        candidate's pre-activations, as it goes through the recurrent weights.
+        """
+
+    def initial(self, d: Direction, arriving: Tensor) -> tuple[Tensor, Tensor]:
+        """v at the initial states h0 (batch, p) and c0 (batch, d)."""
 
     def general(self, sharing: Sharing, d: Direction, s: Any, values: Values, c_before: Tensor, r: Back) -> Back:
         """Any rules: R comes in and goes out, but at the rows goes out what the rule gives, v or R."""
@@ -35,8 +50,8 @@ class Cell(Protocol):
 class Ends:
     """What arrives at the layer's outputs, or is sent to its inputs.
 
-    rows (rows, features) at all steps, h (directions, batch, p) and c (directions, batch, d) at the states. At the
-    outputs h is zero, as the last hidden states are among the rows.
+    rows (steps, batch, features) or (rows, features) at all steps, h (directions, batch, p) and c (directions, batch,
+    d) at the states. At the outputs h is zero, as the last hidden states are among the rows.
     """
 
     rows: Tensor
@@ -61,6 +76,7 @@ class Layer:
     c0: Kept
     constant: tuple[bool, ...]
     _computed: dict[int, tuple[Direction, Values, Any]] = field(default_factory=dict)
+    _factors: dict[tuple[int, float], list[Any]] = field(default_factory=dict)
 
     def keep_outputs(self, out: Tensor, c: Tensor) -> None:
         """out: all outputs, of any shape (..., directions * p); c: the last cell states."""
@@ -69,6 +85,7 @@ class Layer:
     def release(self) -> None:
         """Let go of all values."""
         self._computed.clear()
+        self._factors.clear()
         for name in ("x", "h0", "c0", "out", "last_c", "trace"):
             self.__dict__.pop(name, None)
 
@@ -83,7 +100,7 @@ class Layer:
         rows = torch.zeros_like(out) if rows is None else rows
         c = torch.zeros_like(self.last_c.value) if c is None else c
         h = torch.zeros_like(self.h0.value)
-        return Ends(rows.to(self.dtype).reshape(-1, out.shape[-1]), h.to(self.dtype), c.to(self.dtype))
+        return Ends(rows.to(self.dtype), h.to(self.dtype), c.to(self.dtype))
 
     def note(self, cause: str, part: Tensor | None, v: Tensor) -> None:
         """Enter part * v, a share that no input gets, in the conservation report (if one is made)."""
@@ -97,15 +114,7 @@ class Layer:
         """
         rule, gate = self._rules()
         plain = isinstance(rule, (Zero, Epsilon)) and rule.proportional and gate == SignalTakesAll() and r is None
-        sent = []
-        for k in range(len(self.directions)):
-            if plain:
-                d, values, states = self._values(k)
-                sent.append(self.cell.epsilon(self, d, states, values, rule.stabiliser(), self._of(v, k)))
-            else:
-                sent.append(self._general(k, rule, gate, self._of(v, k), None if r is None else self._of(r, k)))
-        rows = sum((back.rows for back in sent[1:]), sent[0].rows)
-        out = Ends(rows, torch.stack([back.h for back in sent]), torch.stack([back.c for back in sent]))
+        out = self._plainly(v, rule.stabiliser()) if plain else self._generally(v, r, rule, gate)
         if self.trace.report:
             self._report(v, r, out)
         if self.op.run.last:
@@ -122,20 +131,63 @@ class Layer:
             )
         return rule, gate
 
+    def _plainly(self, v: Ends, eps: float) -> Ends:
+        """LRP-0 and LRP-epsilon with constant gates: v = R / value comes in and goes out."""
+        x, states = self.x.value, []
+        rows = torch.empty((self.steps.starts[-1], x.shape[-1]), dtype=self.dtype, device=x.device)
+        for k in range(len(self.directions)):
+            way = self._passage(k)
+            candidate, v_out = way.d.gates(self.cell.candidate), self._columns(v.rows, k)
+            arriving = v_out.new_zeros((2, self.steps.batch, candidate.w_h.shape[0]))
+            if v.c.shape[-1]:
+                last = self.last_c.value[k].to(self.dtype)
+                torch.mul(v.c[k], share(last, last, eps), out=arriving[0])
+            for to in self._all_factors(k, way, eps):
+                v_a = self.cell.through(self, way.d, to, to.span.of(v_out), arriving)
+                part = rows[to.span.rows]
+                part.addmm_(v_a, candidate.w_x) if k else torch.mm(v_a, candidate.w_x, out=part)
+            states.append(self.cell.initial(way.d, arriving))
+        h, c = (torch.stack(each) for each in zip(*states, strict=True))
+        return Ends(rows, h, c)
+
+    def _generally(self, v: Ends, r: Ends | None, rule: Rule, gate: ProductRule) -> Ends:
+        sent = [
+            self._general(k, rule, gate, self._of(v, k), None if r is None else self._of(r, k))
+            for k in range(len(self.directions))
+        ]
+        rows = sum((back.rows for back in sent[1:]), sent[0].rows)
+        return Ends(rows, torch.stack([back.h for back in sent]), torch.stack([back.c for back in sent]))
+
+    def _columns(self, rows: Tensor, k: int) -> Tensor:
+        """The features of one direction."""
+        p = self.h0.value.shape[-1]
+        return rows[..., k * p : (k + 1) * p]
+
+    def _passage(self, k: int) -> Passage:
+        out = self.out.value
+        h0, c0 = (kept.value[k].to(self.dtype) for kept in (self.h0, self.c0))
+        d, own = self.directions[k].to(self.dtype), self._columns(out.reshape(-1, out.shape[-1]), k)
+        return Passage(d, self.steps, self.x.value, h0, c0, own)
+
+    def _all_factors(self, k: int, way: Passage, eps: float) -> Iterable[Any]:
+        """Kept, if another backward pass may ask for them."""
+        if self.op.run.last and (k, eps) not in self._factors:
+            return self.cell.factors(way, eps)
+        if (k, eps) not in self._factors:
+            self._factors[k, eps] = list(self.cell.factors(way, eps))
+        return self._factors[k, eps]
+
     def _of(self, ends: Ends, k: int) -> Back:
         """The part of one direction; what arrived at the states is added to on the way."""
-        p = ends.h.shape[-1]
-        return Back(ends.rows[:, k * p : (k + 1) * p], ends.h[k].clone(), ends.c[k].clone())
+        rows = ends.rows.reshape(-1, ends.rows.shape[-1])
+        return Back(self._columns(rows, k), ends.h[k].clone(), ends.c[k].clone())
 
     def _values(self, k: int) -> tuple[Direction, Values, Any]:
-        """One direction's parameters, its values in rows, and what its cell computed there."""
+        """One direction's parameters, its values in all rows, and what its cell computed there."""
         if k not in self._computed:
-            d = self.directions[k].to(self.dtype)
-            x, h0, c0, out = (kept.value.to(self.dtype) for kept in (self.x, self.h0, self.c0, self.out))
-            p = h0.shape[-1]
-            out = out.reshape(-1, out.shape[-1])[:, k * p : (k + 1) * p]
-            values = Values(x.reshape(-1, x.shape[-1]), self.steps.previous(out, h0[k], d.reverse), out)
-            self._computed[k] = d, values, self.cell.states(d, self.steps, values, c0[k])
+            way = self._passage(k)
+            values = way.values(self.steps.whole)
+            self._computed[k] = way.d, values, self.cell.states(way.d, self.steps, values, way.c0)
         return self._computed[k]
 
     def _general(self, k: int, rule: Rule, gate: ProductRule, v: Back, r: Back | None) -> Back:
@@ -152,7 +204,7 @@ class Layer:
 
     def _report(self, v: Ends, r: Ends | None, sent: Ends) -> None:
         flow, proportional = self.op.flow, self.op.rule.proportional
-        flow.received += inner(self.out.value.reshape(v.rows.shape), v.rows) + inner(self.last_c.value, v.c)
+        flow.received += inner(self.out.value, v.rows) + inner(self.last_c.value, v.c)
         if r is not None:
             flow.received += float(r.rows.double().sum() + r.c.double().sum())
         x = self.x.value

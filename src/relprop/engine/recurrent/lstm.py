@@ -6,20 +6,21 @@ linear operation on [x_t, h_{t-1}].
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from relprop.engine.recurrent.direction import Back, Direction, Values, share
+from relprop.engine.recurrent.direction import Back, Direction, Passage, Values, share
 from relprop.engine.recurrent.sharing import Sharing
-from relprop.engine.recurrent.steps import Steps
+from relprop.engine.recurrent.steps import Span, Steps
 
 if TYPE_CHECKING:
     from relprop.engine.recurrent.layer import Layer
 
-CANDIDATE = 2
+INPUT, FORGET, CANDIDATE, OUTPUT = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -30,52 +31,96 @@ class States:
     i: Tensor
     f: Tensor
     g: Tensor
-    o: Tensor
     c: Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What v is multiplied by on its way, (rows, d) each: from h to c, and onward (2, rows, d) from c to the cell state
+    before it and to a. Where h is a projection, from its value to itself (rows, p), else None."""
+
+    span: Span
+    from_h: Tensor
+    onward: Tensor
+    projected: Tensor | None
 
 
 class LSTM:
     """Gates in torch's order: input, forget, candidate, output."""
 
-    def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
-        gates = d.preactivations(values.x, values.h)
-        a = gates.chunk(4, -1)[CANDIDATE].clone(memory_format=torch.contiguous_format)  # what follows overwrites gates
-        i, f, _, o = gates.sigmoid_().chunk(4, -1)
-        g = a.tanh()
-        c = torch.empty_like(g)
-        before = c[:0]
-        for n, (ig_t, f_t, c_t) in steps.each(d.reverse, i * g, f, c):
-            before = torch.addcmul(ig_t, f_t, steps.continued(before, c0, n), out=c_t)
-        return States(a, i, f, g, o, c)
+    candidate = CANDIDATE
 
-    def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
-        m = values.out if d.projection is None else s.o * s.c.tanh()
-        from_h = share(m, s.c, eps, s.o)  # o tanh(c) / c, then c / (c + eps)
-        from_c = share(s.c, s.c, eps)
-        to_a = share(s.i * s.g, s.a, eps, s.i)  # i, then g / a, then a / (a + eps)
-        of_projection = None if d.projection is None else share(values.out, values.out, eps)
-        candidate, v_a = d.gates(CANDIDATE), torch.empty_like(s.c)
-        packed = (v.rows, from_h, from_c, to_a, s.f, v_a, v.rows if of_projection is None else of_projection)
-        for n, (v_out, h_t, c_t, a_t, f_t, v_a_t, projected) in layer.steps.each(not d.reverse, *packed):
-            v_h, v_c = v.h[:n], v.c[:n]
-            total = v_h + v_out
-            if d.projection is not None:
-                total = (total * projected) @ d.projection
-            u = torch.addcmul(total.mul_(h_t), c_t, v_c)
-            torch.mul(u, f_t, out=v_c)
-            torch.mm(torch.mul(u, a_t, out=v_a_t), candidate.w_h, out=v_h)
+    def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
+        i, f, a = (d.gates(k).preactivations(values.x, values.h) for k in (INPUT, FORGET, CANDIDATE))
+        i, f, g = i.sigmoid_(), f.sigmoid_(), a.tanh()
+        c = i * g
+        before, size = c0[:0], 0
+        for n, f_t, c_t in zip(
+            steps.ordered(d.reverse), steps.each(f, d.reverse), steps.each(c, d.reverse), strict=True
+        ):
+            if n != size:
+                before, size = steps.continued(before, c0, n), n
+            before = torch.addcmul(c_t, f_t, before, out=c_t)
+        return States(a, i, f, g, c)
+
+    def factors(self, way: Passage, eps: float) -> Iterator[Factors]:
+        d, made = way.d, []
+        c, of_c = way.c0[:0], way.c0[:0]
+        for span in way.spans(descending=False):
+            steps, values = span.steps, way.values(span)
+            s = self.states(d, steps, values, steps.continued(c, way.c0, steps.batch))
+            onward = torch.empty((2, *s.c.shape), dtype=s.c.dtype, device=s.c.device)
+            stabilised = share(s.c, s.c, eps)
+            before = steps.continued(of_c, torch.ones_like(way.c0), steps.batch)
+            torch.mul(s.f, steps.previous(stabilised, before, d.reverse), out=onward[0])
+            onward[1] = share(s.g.mul_(s.i), s.a, eps, s.i)  # i, then g / a, then a / (a + eps)
+            made.append(Factors(span, self._from_h(d, s, values, eps), onward, self._projected(d, values, eps)))
+            c, of_c = (steps.last(t, d.reverse) for t in (s.c, stabilised))
+        return reversed(made)
+
+    def through(self, layer: Layer, d: Direction, to: Factors, v_out: Tensor, arriving: Tensor) -> Tensor:
+        candidate, steps, projection = d.gates(CANDIDATE), to.span.steps, d.projection
+        u, total = torch.empty_like(to.from_h), v_out.new_empty((steps.batch, v_out.shape[1]))
+        descending, size = not d.reverse, 0
+        packed = (v_out, to.from_h, to.onward, u, v_out if to.projected is None else to.projected)
+        each = (steps.each(t, descending) for t in packed)
+        for n, v_t, h_t, onward_t, u_t, projected in zip(steps.ordered(descending), *each, strict=True):
+            if n != size:
+                here, v_h, size = arriving[:, :n], total[:n], n
+                v_c, v_a = here.unbind(0)
+            torch.addmm(v_t, v_a, candidate.w_h, out=v_h)
+            arrived = v_h if projection is None else (v_h * projected) @ projection
+            torch.addcmul(v_c, h_t, arrived, out=u_t)
+            torch.mul(onward_t, u_t, out=here)
+        v_a = u.mul_(to.onward[1])
         layer.note("bias", candidate.bias, v_a)
-        return Back(v_a @ candidate.w_x, v.h, v.c)
+        return v_a
+
+    def initial(self, d: Direction, arriving: Tensor) -> tuple[Tensor, Tensor]:
+        return arriving[1] @ d.gates(CANDIDATE).w_h, arriving[0]
+
+    def _from_h(self, d: Direction, s: States, values: Values, eps: float) -> Tensor:
+        """o tanh(c) / c, then c / (c + eps)."""
+        if eps and d.projection is None:
+            return share(values.out, s.c, eps)
+        o = self._output(d, values)
+        return share(o * s.c.tanh(), s.c, eps, o)
+
+    def _output(self, d: Direction, values: Values) -> Tensor:
+        return d.gates(OUTPUT).preactivations(values.x, values.h).sigmoid_()
+
+    def _projected(self, d: Direction, values: Values, eps: float) -> Tensor | None:
+        return None if d.projection is None else share(values.out, values.out, eps)
 
     def general(self, sharing: Sharing, d: Direction, s: States, values: Values, c_before: Tensor, r: Back) -> Back:
         """Step by step, for any rules."""
         used = d if sharing.to_gates else d.gates(CANDIDATE)
         a = d.preactivations(values.x, values.h) if sharing.to_gates else s.a
         e = values.x.shape[1]
-        given, tanh_c = torch.empty_like(values.x), s.c.tanh()
+        given, tanh_c, output = torch.empty_like(values.x), s.c.tanh(), self._output(d, values)
         for rows, n in sharing.layer.steps.backward(d.reverse):
             r_h = r.h[:n] + r.rows[rows]
-            i, f, g, o, c, before = (t[rows] for t in (s.i, s.f, s.g, s.o, s.c, c_before))
+            i, f, g, o, c, before = (t[rows] for t in (s.i, s.f, s.g, output, s.c, c_before))
             if d.projection is not None:
                 r_h = sharing.affine(r_h, values.out[rows], o * tanh_c[rows], d.projection, None)[1]
             r_o, r_c = sharing.product(r_h, o, tanh_c[rows])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
-from relprop.engine.recurrent.direction import Back, Direction, Values, share
+from relprop.engine.recurrent.direction import Back, Direction, Passage, Values, share
 from relprop.engine.recurrent.sharing import Sharing
-from relprop.engine.recurrent.steps import Steps
+from relprop.engine.recurrent.steps import Span, Steps
 
 if TYPE_CHECKING:
     from relprop.engine.recurrent.layer import Layer
@@ -25,22 +26,45 @@ class States:
 
 
 @dataclass(frozen=True)
+class Factors:
+    """What v at h is multiplied by on its way to a, (rows, d)."""
+
+    span: Span
+    to_a: Tensor
+
+
+@dataclass(frozen=True)
 class RNN:
     """slope: f(a) / a where a is zero."""
 
     slope: float
+    candidate: ClassVar[int] = 0
 
     def states(self, d: Direction, steps: Steps, values: Values, c0: Tensor) -> States:
         return States(d.preactivations(values.x, values.h), values.h[:, :0])
 
-    def epsilon(self, layer: Layer, d: Direction, s: States, values: Values, eps: float, v: Back) -> Back:
-        to_a = share(values.out, s.a, eps, self.slope)
-        v_a = torch.empty_like(s.a)
-        for n, (v_out, a_t, v_a_t) in layer.steps.each(not d.reverse, v.rows, to_a, v_a):
-            v_h = v.h[:n]
-            torch.mm(torch.mul(v_h + v_out, a_t, out=v_a_t), d.w_h, out=v_h)
+    def factors(self, way: Passage, eps: float) -> Iterator[Factors]:
+        for span in way.spans(descending=True):
+            values = way.values(span)
+            # Where ReLU lets a through, its output is a; elsewhere it is zero, and so is the slope.
+            a = way.d.preactivations(values.x, values.h) if self.slope else values.out
+            yield Factors(span, share(values.out, a, eps, self.slope))
+
+    def through(self, layer: Layer, d: Direction, to: Factors, v_out: Tensor, arriving: Tensor) -> Tensor:
+        steps, descending, size = to.span.steps, not d.reverse, 0
+        u = torch.empty_like(to.to_a)
+        each = (steps.each(t, descending) for t in (v_out, to.to_a, u))
+        for n, v_t, a_t, u_t in zip(steps.ordered(descending), *each, strict=True):
+            if n != size:
+                v_a, size = arriving[1, :n], n
+            torch.addmm(v_t, v_a, d.w_h, out=u_t)
+            torch.mul(a_t, u_t, out=v_a)
+        v_a = u.mul_(to.to_a)
         layer.note("bias", d.bias, v_a)
-        return Back(v_a @ d.w_x, v.h, v.c)
+        return v_a
+
+    def initial(self, d: Direction, arriving: Tensor) -> tuple[Tensor, Tensor]:
+        return arriving[1] @ d.w_h, arriving[0, :, :0]
 
     def general(self, sharing: Sharing, d: Direction, s: States, values: Values, c_before: Tensor, r: Back) -> Back:
         """Step by step, for any rules."""

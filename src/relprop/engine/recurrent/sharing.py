@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from relprop.asking import decided
 from relprop.engine.affine import Affine
 from relprop.engine.linear_map import LinearMap, Matrix
 from relprop.engine.operation import Kept
@@ -66,7 +67,15 @@ class Sharing:
 
     def require_signs(self, of_signal: Tensor) -> None:
         """Refuse a rule that tells positive from negative weights where a share below zero would exchange them."""
-        if not isinstance(self.rule, (Zero, Epsilon)) and bool((of_signal < 0).any()):
+        if isinstance(self.rule, (Zero, Epsilon)):
+            return
+        if self.gate.elementwise:
+            below = decided(
+                (of_signal < 0).any(), f"{self.gate} may give a share below zero, which {self.rule} refuses"
+            )
+        else:
+            below = float(self.gate.shares(of_signal, of_signal)[1]) < 0
+        if below:
             raise InvalidRule(
                 f"{self.gate} gave a share below zero at {self.layer.op.where}, with which {self.rule} can't tell "
                 "positive from negative contributions. Use Epsilon() there, or Half() or Absolute() for the gates"
