@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from relprop.attribution import Attribution
+from relprop.batches import Need, Progress, batches
 from relprop.conservation import OperationFlow
+from relprop.engine.segments import in_segments, memory_of
 from relprop.engine.trace import Trace
 from relprop.engine.weights import PreparedWeights
 from relprop.errors import InvalidInput, InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
 from relprop.inputs import Inputs, checked_bounds, checked_inputs, checked_labels, require_within
 from relprop.models import module_names, prepare, refuse_training
 from relprop.models.huggingface import apart, is_pipeline, model_of, names_of_classes, pixels_of
+from relprop.models.stages import Segments, stages
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.report import Report
 from relprop.rulemap import RuleMap
@@ -24,6 +28,7 @@ from relprop.session import Seed, Session, Start, detached, flow_of, released_bu
 from relprop.targets import Target
 
 if TYPE_CHECKING:
+    from relprop.export.compiled import Compile, Compiled
     from relprop.methods import Method
 
 
@@ -39,6 +44,7 @@ def explain(
     seed: Seed = "score",
     layers: Sequence[str] = (),
     attention: bool = False,
+    segments: Segments | None = None,
     labels: Sequence[str] | None = None,
 ) -> Any:
     """Redistribute a model's score onto its input by Layer-wise Relevance Propagation, or explain it otherwise.
@@ -59,11 +65,14 @@ def explain(
     layers: names of modules whose output's relevance is wanted too, or patterns such as "encoder.layer.*.output".
     attention: True for what passes from token to token too, by attention's heads (`attention`, `heads`, `flow()` of the
         Attribution), and for the relevance at the outputs of a Transformer's blocks (among its `layers`).
+    segments: for inputs that need too much memory: "auto", or names or patterns of modules, such as "layer1.*", whose
+        values are computed again in the backward pass instead of kept. The explanation is the same, for the time of one
+        more forward pass.
     labels: class names, default `model.labels` or `model.config.id2label` if the model has them.
 
     Returns an Attribution, or a list of them for targets=[...]. Raises children of relprop.errors.RelpropError.
     """
-    explainer = Explainer(model, rules, method=method, bounds=bounds, labels=labels)
+    explainer = Explainer(model, rules, method=method, bounds=bounds, segments=segments, labels=labels)
     return explainer(x, target, targets=targets, seed=seed, layers=layers, attention=attention)
 
 
@@ -86,6 +95,10 @@ class Explainer:
     """Explains many inputs of one model; modified weights are prepared once.
 
     Arguments as for `explain`. Safe to use from several threads.
+
+    compile: True records the explanation of inputs of a shape when it is first asked for, and from then on runs it
+        through torch.compile, which needs a C++ compiler; "graph" runs the recording as it is, without the compiler.
+        Both explain classes by LRP alone, and keep no `output`. docs/export.md says what that saves.
     """
 
     def __init__(
@@ -95,7 +108,9 @@ class Explainer:
         *,
         method: str | Method = "lrp",
         bounds: Bounds | None = None,
+        segments: Segments | None = None,
         labels: Sequence[str] | None = None,
+        compile: Compile = False,
     ) -> None:
         self._pipeline = model if is_pipeline(model) else None
         self.model = prepare(model if self._pipeline is None else model_of(model, text=False))
@@ -109,6 +124,16 @@ class Explainer:
             raise InvalidRule(
                 f"rules are LRP's: leave rules= away with method={self.method.name!r}, or take method='lrp'"
             )
+        if self.method is not None and segments is not None:
+            raise InvalidInput(
+                f"segments are LRP's: leave segments= away with method={self.method.name!r}, or take method='lrp'"
+            )
+        self._stages = [] if segments is None else stages(self.model, segments)
+        self._compiled: Compiled | None = None
+        if compile:
+            from relprop.export.compiled import Compiled
+
+            self._compiled = Compiled(self, compile)
 
     def __call__(
         self,
@@ -134,6 +159,10 @@ class Explainer:
             of_each = [self._by_method(self.method, x, each) for each in ([target] if targets is None else targets)]
             return of_each[0] if targets is None else of_each
         wanted = [target] if targets is None else list(targets)
+        if self._compiled is not None:
+            self._compiled.require_plain(seed, layers, attention)
+            of_each = [self._compiled(x, each) for each in wanted]
+            return of_each[0] if targets is None else of_each
         found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers, attention)]
         return found[0] if targets is None else found
 
@@ -190,6 +219,61 @@ class Explainer:
                 score=float(start.score.double().sum()),
                 relevance=sum(float(r.double().sum()) for r in relevance),
             )
+
+    def batches(
+        self,
+        data: Any,
+        target: Target | None = None,
+        *,
+        memory: str | int | None = None,
+        batch: int | None = None,
+        progress: bool | Progress = False,
+        layers: Sequence[str] = (),
+        attention: bool = False,
+    ) -> Iterator[Attribution]:
+        """Explain a dataset: an Attribution for each batch of samples, in their order.
+
+        data: a tensor (samples, ...); or a list, a Dataset or a DataLoader, whose own batches are taken apart: of
+            samples (tensors without the batch's dimension, tuples or dicts of them), or of (sample, label) pairs. A
+            batch holds samples of one shape; a new shape begins a new batch.
+        target: as for a call, for all samples; a list or tensor, for each; "label": each sample's own.
+        memory: what may be used beside model and data, such as "4 GiB", or a number of bytes; None: half of what is
+            free. The first sample of each shape is explained to see what that takes; 80 % are planned for.
+        batch: samples at a time, instead.
+        progress: True for a bar on a terminal, or a function of (samples done, samples in all or None).
+
+        Raises children of RelpropError; the message names the sample, counted from 0.
+        """
+        return batches(
+            self, data, target, memory=memory, batch=batch, progress=progress, layers=layers, attention=attention
+        )
+
+    def _need(self, x: Inputs, target: Target | None) -> Need:
+        """What the explanation of this sample takes."""
+        with self._recorded(x, [self._map]) as session:
+            kept, largest = memory_of(session.trace, self.model)
+            session.redistribute(session.start(target, "score", self.labels), self._map, last=True)
+        return Need.of(kept, largest, self._prepared.nbytes)
+
+    def export(
+        self, path: str | PathLike[str], example: Inputs, target: Target = None, *, dynamic_batch: bool = True
+    ) -> None:
+        """Writes this explainer as one program, input in, score and relevance out, which runs without relprop.
+
+        path: a file ending in .pt2, of torch.export: `torch.export.load(path).module()(x)` returns (score, relevance);
+            inputs given as a dict here are given by name there.
+        example: inputs as for a call; the program takes inputs of the same shapes and types, whatever their values.
+        target: a class index or name, for all samples; None for the highest score, with its classes (batch,) as a third
+            result; a tensor (batch,) of classes, which become the last input, "target"; or a function or a choice of
+            relprop.targets, as for a call.
+        dynamic_batch: whether the program takes any number of samples, or as many as the example has.
+
+        Raises children of RelpropError for a method other than LRP, and where values of the input decide what a model
+        computes. The program was compared with the explainer on the example before it is written.
+        """
+        from relprop.export.program import export
+
+        export(self, path, example, target, dynamic_batch=dynamic_batch)
 
     def _unsupported(self, session: Session) -> Report:
         operations = tuple(flow_of(op, {}) for op in session.trace.operations)
@@ -316,7 +400,8 @@ class Explainer:
             report=report,
             attention=attention,
         )
-        with self._session(trace, checked, layers) as session:
+        with in_segments(trace, self._stages) as segments, self._session(trace, checked, layers) as session:
+            segments.require_used()
             yield session
 
     @contextlib.contextmanager
