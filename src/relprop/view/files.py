@@ -25,7 +25,7 @@ HEADER = "relprop"
 Header = dict[str, Any]
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Writes a file that appears complete or not at all, replacing one that is there. Raises InvalidFile."""
     if not path.parent.is_dir():
         raise InvalidFile(f"{path} can't be written: there is no folder {path.parent}. Make it first, or name another.")

@@ -1,0 +1,1 @@
+"""Explanations as programs: recorded once, then run without relprop."""
