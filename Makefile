@@ -1,4 +1,4 @@
-# make demo, make test, make lint: each makes the environment .venv first, where it is missing or out of date.
+# make demo, make test, make bench, make lint: each makes the environment .venv first, where it is missing or out of date.
 #
 # PYTHON=python3.12 chooses the interpreter. Where packages come from is pip's own configuration: on Linux, pip's
 # default torch carries CUDA; to take a smaller build, set PIP_EXTRA_INDEX_URL in the environment.
@@ -7,12 +7,14 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 DEMO := demo
+BENCH :=
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test bench lint format clean
 
 help:
 	@echo "make demo    explain digits, photographs and reviews, write $(DEMO)/index.html"
 	@echo "make test    run the tests"
+	@echo "make bench   measure what explanations cost, write benchmarks/results.md; BENCH=--quick is shorter"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and all that was made"
@@ -21,7 +23,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,huggingface,dev]"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,huggingface,peers,dev]"
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -30,6 +32,9 @@ demo: $(STAMP)
 # One thread each: the workers share the processors as it is.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto
+
+bench: $(STAMP)
+	$(VENV)/bin/python -m benchmarks $(BENCH)
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

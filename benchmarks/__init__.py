@@ -1,0 +1,1 @@
+"""What explanations cost, against one plain gradient: `python -m benchmarks`."""
