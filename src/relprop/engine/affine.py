@@ -151,7 +151,7 @@ class Affine:
         self, v: Tensor, z: Tensor, d: Tensor, eps: float, bias: Tensor | None = None, part: float = 1.0
     ) -> Tensor:
         if eps and not self.report:
-            in_pieces(lambda d, z, v: torch.div(z, d, out=d).mul_(v).mul_(part), d, z, v)
+            in_pieces(partial(_weighed, part), d, z, v)
             return d
         relevance = part * z * v
         s = relevance / d
@@ -192,6 +192,13 @@ class Affine:
         if self.op.run.last:
             self.release()
         return (out, None) if rule.proportional else (None, out)
+
+
+def _weighed(part: float, d: Tensor, z: Tensor, v: Tensor) -> None:
+    """d = part z v / d."""
+    torch.div(z, d, out=d).mul_(v)
+    if part != 1:
+        d.mul_(part)
 
 
 class _AffineFunction(torch.autograd.Function):

@@ -355,10 +355,12 @@ def _pass(op: Operation, value: Kept, v: Tensor) -> None:
 
 def _stabilise(op: Operation, report: bool, v: Tensor) -> Tensor | None:
     """v z / (z + eps s(z)), for sums and normalisers."""
-    eps = op.rule.stabiliser()
+    eps, kept = op.rule.stabiliser(), op.output()
+    if op.run.last:
+        op.z = None
     if not eps:
         return None
-    z = op.output().value
+    z = kept.value
     size = z.abs() if z.is_complex() else z
     stabilised = torch.empty_like(v)
     in_pieces(partial(weigh, eps), stabilised, v, size)

@@ -125,8 +125,9 @@ def apart(model: Any, x: Any) -> Iterator[Any]:
         return
     thread = threading.get_ident()
 
-    def add(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        return (args, {**beside, **kwargs}) if threading.get_ident() == thread else None
+    # Another thread may meet the hook before torch has noted that it takes keywords, and call it without.
+    def add(module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]] | None:
+        return (args, {**beside, **(kwargs or {})}) if threading.get_ident() == thread else None
 
     handle = model.register_forward_pre_hook(add, with_kwargs=True)
     try:
