@@ -16,7 +16,8 @@ from oracle.dense import dense
 from torch import Tensor, nn
 
 import relprop
-from relprop.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
+from relprop.engine.weights import checksum
+from relprop.rules import AlphaBeta, Epsilon, Gamma, Layer, Rule, ZPlus
 from relprop.rules import base as arithmetic
 
 RULES: tuple[Rule, ...] = (
@@ -186,3 +187,77 @@ def test_one_forward_serves_rules_and_targets_in_any_order() -> None:
         assert torch.equal(found.relevance, relprop.explain(net, x, 1, rules=rule).relevance)
     again = relprop.Explainer(net, RULES[0])(x, targets=[1, 0, 1])
     assert torch.equal(again[0].relevance, again[2].relevance)
+
+
+@pytest.mark.parametrize("rule", [Gamma(0.25), ZPlus()], ids=str)
+def test_half_precision_meets_dead_units(rule: Rule) -> None:
+    """z / d overflows where no relevance arrives."""
+    layer, head = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        head.weight.fill_(1.0)
+    model = nn.Sequential(layer, nn.ReLU(), head).half().eval()
+    found = relprop.explain(model, torch.tensor([[1.0, 2.0]]).half(), 0, rules=rule).relevance
+    torch.testing.assert_close(found, torch.tensor([[1.0, 2.0]]).half(), rtol=2e-3, atol=0)
+
+
+class Blend(Rule):
+    """Asks twice for what a ReLU's backward made."""
+
+    def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
+        first = layer.backward(layer.stabilised(v, z, 0.5), layer.weight)
+        return 0.5 * first + 0.5 * layer.backward(layer.stabilised(v, z, 0.5), layer.weight)
+
+
+def test_a_rule_of_ones_own_keeps_what_arrived() -> None:
+    (net,) = networks(torch.relu)
+    x = torch.randn(2, 2, 6, 6, dtype=torch.float64)
+    found, expected = (relprop.explain(net, x, 1, rules=rule).relevance for rule in (Blend(), Epsilon(0.5)))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_a_number_beside_a_linear_operation_counts_in_double_precision() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 3, bias=False).double(), torch.randn(2, 4, dtype=torch.float64)
+    found = relprop.explain(lambda x: 0.3 * layer(x), x, 0, rules=Gamma(0.25, eps=0.0))
+    torch.testing.assert_close(found.relevance.sum(1), found.score, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("gamma", [1e3, 1e6, 1e8])
+@pytest.mark.parametrize("x", [1.0, -1.0])
+def test_a_large_gamma_leaves_small_contributions_their_digits(gamma: float, x: float) -> None:
+    layer = nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(-x)
+        layer.bias.fill_(2.0)
+    found = relprop.explain(layer.eval(), torch.tensor([[x]]), 0, rules=Gamma(gamma)).relevance.item()
+    assert found == pytest.approx(-1 / (2 * (1 + gamma) - 1), rel=1e-5)
+
+
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "every second sign": lambda w: w * torch.tensor([1.0, -1.0]).repeat(w.numel() // 2).reshape(w.shape).to(w),
+    "all signs": lambda w: -w,
+    "places": lambda w: w.flip(0),
+    "places in a row": lambda w: w.flip(-1),
+    "one value": lambda w: w + torch.nn.functional.one_hot(torch.tensor(5), w.numel()).reshape(w.shape).to(w),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [4, 600], ids=["small", "large"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_changed_behind_autograds_back_are_seen(change: str, size: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(size, 2 * size).to(dtype)
+    before, changed = checksum(weight), CHANGES[change](weight).to(dtype)
+    assert checksum(weight.clone()) == before
+    weight.data.copy_(changed)
+    assert checksum(weight) != before
+
+
+def test_an_explainer_sees_that_its_weights_changed() -> None:
+    layer, x = nn.Linear(4, 2, bias=False).eval(), torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    explainer = relprop.Explainer(layer, ZPlus())
+    explainer(x, 0)
+    layer.weight.data[:, 1] *= -1
+    assert torch.equal(explainer(x, 0).relevance, relprop.explain(layer, x, 0, rules=ZPlus()).relevance)

@@ -25,7 +25,7 @@ from relprop.engine.tokens import at_input
 from relprop.engine.trace import Trace
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget, NonFinite
 from relprop.inputs import Inputs, input_name, integer_input, misread_ids
-from relprop.models import blocks, named_modules, parts_of_sequences
+from relprop.models.prepare import blocks, named_modules, parts_of_sequences
 from relprop.presets import choose
 from relprop.rulemap import RuleMap
 from relprop.rules import Epsilon

@@ -310,8 +310,11 @@ def select(
         )
     values = scores.detach()
     index = indices(target, values[:, None] if values.dim() == 1 else values, labels)
+    if scores.dim() == 1:
+        return scores, index
+    places = index[:, None].to(values.device)
     with trace:
-        return (scores if scores.dim() == 1 else scores.gather(1, index[:, None].to(scores.device))[:, 0]), index
+        return scores.gather(1, places).squeeze(1), index
 
 
 def indices(target: Target, scores: Tensor, labels: Sequence[str] | None) -> Tensor:

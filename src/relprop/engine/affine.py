@@ -139,11 +139,13 @@ class Affine:
         self._account(relevance, d, s, eps, bias)
         return s
 
-    def stabilised(self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
+    def stabilised(
+        self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None, *, spend: bool = False
+    ) -> Tensor:
         if self.report or not eps:
             return self.divide(z * v, z, eps, bias)
-        # What a ReLU's backward made belongs to nobody else, and may be overwritten.
-        s = v if self.rectified else torch.empty_like(v)
+        # What a ReLU's backward made belongs to nobody else.
+        s = v if spend and self.rectified else torch.empty_like(v)
         in_pieces(partial(weigh, eps), s, v, z)
         return s
 
@@ -151,7 +153,7 @@ class Affine:
         self, v: Tensor, z: Tensor, d: Tensor, eps: float, bias: Tensor | None = None, part: float = 1.0
     ) -> Tensor:
         if eps and not self.report:
-            in_pieces(partial(_weighed, part), d, z, v)
+            in_pieces(partial(_shared, part), d, z, v)
             return d
         relevance = part * z * v
         s = relevance / d
@@ -194,11 +196,12 @@ class Affine:
         return (out, None) if rule.proportional else (None, out)
 
 
-def _weighed(part: float, d: Tensor, z: Tensor, v: Tensor) -> None:
+def _shared(part: float, d: Tensor, z: Tensor, v: Tensor) -> None:
     """d = part z v / d."""
-    torch.div(z, d, out=d).mul_(v)
+    relevance = z * v  # first: where no relevance is, z / d may overflow
     if part != 1:
-        d.mul_(part)
+        relevance.mul_(part)
+    torch.div(relevance, d, out=d)
 
 
 class _AffineFunction(torch.autograd.Function):
@@ -288,10 +291,9 @@ def foldable(call: Call, tensor: Tensor) -> Affine | None:
 
 def per_channel(record: Affine, tensor: Tensor, constant: Any) -> Tensor | None:
     """A constant as (channels,) or () if it is one number a channel of the affine operation's output."""
-    c = torch.as_tensor(constant, device=tensor.device)
-    if c.is_complex():
+    if isinstance(constant, complex) or (isinstance(constant, Tensor) and constant.is_complex()):
         return None
-    c = c.detach().to(tensor.dtype)
+    c = torch.as_tensor(constant, dtype=tensor.dtype, device=tensor.device).detach()
     if c.numel() == 1 and c.dim() <= tensor.dim():
         return c.reshape(())
     axis = record.linear.channel_axis

@@ -137,4 +137,7 @@ def dropout(call: Call, input: Tensor, p: float = 0.5, train: bool | None = True
             f"{call.title} in {call.where} drops values at random, so there is no one decision to explain. "
             "Write model.eval(), and pass training=self.training to a functional dropout"
         )
+    # Otherwise torch hands on the tensor itself; but as an operation of a recorded program it would be another one.
+    if call.name != "native_dropout":
+        return input
     return call.native("carrier", moves=True, role=call.node(input).role)

@@ -161,6 +161,10 @@ class Trace(TorchFunctionMode):
         return self._entry(value, given)
 
     def _entry(self, x: Tensor, given: Input) -> Tensor:
+        with torch._C.DisableTorchFunction():  # what is done here is no part of the model
+            return self._entered(x, given)
+
+    def _entered(self, x: Tensor, given: Input) -> Tensor:
         leaf = _ordinary(x).detach().requires_grad_()
         given.leaves.append(leaf)
         out: Tensor = _Enter.apply(leaf)  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from relprop.evaluate.explanations import (
     relevance_of,
 )
 from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table, leads, with_error
-from relprop.models import refuse_training
+from relprop.models.prepare import refuse_training
 
 Fill = float | Literal["uniform", "mean"]
 

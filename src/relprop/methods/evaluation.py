@@ -15,7 +15,7 @@ from relprop.engine.tokens import at_input
 from relprop.errors import InvalidInput, InvalidOutput, NonFinite
 from relprop.inputs import Inputs
 from relprop.methods.plain import Change, Key, Observe, PlainTrace, Rectified
-from relprop.models import module_names
+from relprop.models.prepare import module_names
 from relprop.session import Session, Start, detached
 from relprop.targets import Target
 

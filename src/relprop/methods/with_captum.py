@@ -23,7 +23,7 @@ from relprop.methods.evaluation import Evaluation, Used
 from relprop.methods.occlusion import sample_shape
 from relprop.methods.plain import Key
 from relprop.methods.windows import Sizes, positions, segments
-from relprop.models import named_modules
+from relprop.models.prepare import named_modules
 
 # Kinds of operations that are linear in what depends on the input, so that the gradient is right for DeepLIFT.
 _LINEAR = ("carrier", "sum", "constant", "embedding")

@@ -64,8 +64,11 @@ class Layer(Protocol):
     def divide(self, relevance: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
         """R_j / (z_j + eps s(z_j)), 0/0 = 0, noting what `bias`, eps and empty denominators absorb."""
 
-    def stabilised(self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None) -> Tensor:
-        """v_j z_j / (z_j + eps s(z_j)): `divide` of R_j = z_j v_j, in less memory."""
+    def stabilised(
+        self, v: Tensor, z: Tensor, eps: float, bias: Tensor | None = None, *, spend: bool = False
+    ) -> Tensor:
+        """v_j z_j / (z_j + eps s(z_j)): `divide` of R_j = z_j v_j, in less memory. spend: v is not needed again and
+        may be overwritten."""
 
     def share(
         self, v: Tensor, z: Tensor, d: Tensor, eps: float, bias: Tensor | None = None, part: float = 1.0

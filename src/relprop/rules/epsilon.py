@@ -46,7 +46,7 @@ class Epsilon(Rule):
 
     def redistribute(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         if self.bias == "absorb":
-            return layer.backward(layer.stabilised(v, z, self.eps, layer.bias), layer.weight)
+            return layer.backward(layer.stabilised(v, z, self.eps, layer.bias, spend=True), layer.weight)
         rest = stabiliser(self.eps, z)
         denominator = z + rest
         s = torch.where(denominator == 0, 0, z * v / denominator)

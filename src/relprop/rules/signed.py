@@ -41,6 +41,10 @@ def plus(bias: Tensor | None, eps: float, z: Tensor) -> Tensor:
     return z.new_tensor(eps) if bias is None else bias + eps
 
 
+# Beyond this gamma, differences of w and h |w| would lose more than two digits.
+_LARGE = 100.0
+
+
 @dataclass(frozen=True)
 class Gamma(Rule):
     """LRP-gamma, generalised for inputs of both signs (Montavon et al. 2019; Andeol et al. 2021).
@@ -67,10 +71,20 @@ class Gamma(Rule):
         d = layer.forward(x if layer.nonnegative else x.abs(), w_h, plus(b_h, eps, z))
         in_pieces(lambda d, z: d.copysign_(z).add_(z), d, z)
         s = layer.share(v, z, d, eps, None if b is None else b + torch.copysign(cast(Tensor, b_h), z))
+        if self.gamma > _LARGE:
+            return self._apart(layer, x, z, s)
         v_x = layer.backward(s, layer.weight)
         in_pieces(lambda s, z: s.mul_(z.sign()), s, z)
         of_h = layer.backward(s, w_h)
         return v_x.add_(of_h if layer.nonnegative else torch.where(x >= 0, of_h, -of_h))
+
+    def _apart(self, layer: Layer, x: Tensor, z: Tensor, s: Tensor) -> Tensor:
+        """The last step with weights for each sign, where w and h |w| would cancel to the last digits."""
+        g = self.gamma
+        up = layer.prepared(f"up {g}", lambda w: (w + g * positive(w)).div_(1 + g / 2))
+        down = layer.prepared(f"down {g}", lambda w: (w + g * negative(w)).div_(1 + g / 2))
+        above = torch.where(z >= 0, s, 0)
+        return v_by_sign(layer, x, above, up, down).add_(v_by_sign(layer, x, s - above, down, up))
 
     def _above(self, layer: Layer, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         """Where no input is negative, and no relevance arrives where z_j < 0."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from relprop.attribution import Attribution
 from relprop.errors import InvalidInput, InvalidOutput, InvalidTarget
 from relprop.explainer import Explainer
-from relprop.models import refuse_training
 from relprop.models.huggingface import is_pipeline, model_of, truncates
+from relprop.models.prepare import refuse_training
 from relprop.presets import Rules
 from relprop.targets import Target
 from relprop.text.attribution import TextAttribution
