@@ -23,7 +23,7 @@ install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,huggingface,peers,dev]"
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,onnx,huggingface,peers,dev]"
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import relprop
 from relprop.errors import InvalidInput, InvalidTarget, NonFinite, RelpropError, TrainingMode
+from relprop.export.recording import record
+from relprop.export.running import function_of
 
 
 def network() -> nn.Sequential:
@@ -36,6 +38,24 @@ def test_a_recording_is_explained_alike(rules: str) -> None:
     assert recorded(x).conservation.operations == plain(x).conservation.operations
 
 
+def test_the_function_that_runs_computes_what_was_recorded_bit_by_bit() -> None:
+    class Gated(nn.Module):
+        """Writes into parts of its state, whose results nothing else reads."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = nn.LSTM(3, 4, batch_first=True, bidirectional=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.layer(x)[0][:, -1])
+
+    torch.manual_seed(0)
+    for model, x in ((network(), torch.randn(3, 1, 6, 6)), (Gated().eval(), torch.randn(3, 2, 3))):
+        recording = record(relprop.Explainer(model, "epsilon-plus"), x, dynamic_batch=False)
+        for found, expected in zip(function_of(recording.graph)(x), recording.graph(x), strict=True):
+            assert torch.equal(found, expected)
+
+
 def test_another_shape_is_recorded_anew() -> None:
     model = network()
     plain, recorded = relprop.Explainer(model, "gamma"), relprop.Explainer(model, "gamma", compile="graph")
@@ -44,7 +64,7 @@ def test_another_shape_is_recorded_anew() -> None:
         assert same(recorded(x).relevance, plain(x).relevance)
 
 
-@pytest.mark.parametrize("through", ["in place", ".data", "new parameter", "new module", "statistics"])
+@pytest.mark.parametrize("through", ["in place", ".data", "new parameter", "new module", "statistics", "places"])
 def test_changed_weights_are_seen(through: str) -> None:
     model, x = network(), torch.randn(2, 1, 6, 6)
     recorded = relprop.Explainer(model, "epsilon-plus", compile="graph")
@@ -58,8 +78,10 @@ def test_changed_weights_are_seen(through: str) -> None:
             model[4].weight.data = -model[4].weight.data
         elif through == "new module":
             model[4] = nn.Linear(48, 4).eval()
-        else:
+        elif through == "statistics":
             model[1].running_mean += 1
+        else:  # a sum of the values would not tell
+            model[0].weight.data.copy_(model[0].weight.flip(-1))
     found = recorded(x).relevance
     assert same(found, relprop.Explainer(model, "epsilon-plus")(x).relevance)
     assert not same(found, before)
@@ -103,3 +125,14 @@ def test_without_a_compiler_the_error_names_the_other_way(monkeypatch: pytest.Mo
     model = nn.Sequential(nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3)).eval()
     with pytest.raises(RelpropError, match='compile="graph"'):
         relprop.Explainer(model, "epsilon", compile=True)(torch.rand(2, 7))
+
+
+def test_an_encoder_behind_a_linear_layer_is_joined_with_it_as_step_by_step() -> None:
+    """In a recording, a dropout that does nothing must not come between two linear operations that are added."""
+    torch.manual_seed(1)
+    layer = nn.TransformerEncoderLayer(16, 2, 12, batch_first=True)
+    model = nn.Sequential(nn.Linear(6, 16), layer, nn.Flatten(), nn.Linear(9 * 16, 3)).double().eval()
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    for rules in ("epsilon", "attn-lrp"):
+        expected = relprop.Explainer(model, rules)(x, 1).relevance
+        assert torch.equal(relprop.Explainer(model, rules, compile="graph")(x, 1).relevance, expected)

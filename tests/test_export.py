@@ -166,11 +166,10 @@ def test_another_shape_is_refused_and_not_miscomputed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", [2, "c"])
-def test_one_class_for_all_samples(target: int | str, tmp_path: Path) -> None:
+def test_one_class_for_all_samples(target: int | str) -> None:
     explainer = relprop.Explainer(mlp(), "epsilon", labels=["a", "b", "c", "d"])
-    explainer.export(tmp_path / "explain.pt2", torch.rand(2, 6), target)
     x = torch.randn(3, 6)
-    score, relevance = run(tmp_path / "explain.pt2", x)
+    score, relevance = record(explainer, torch.rand(2, 6), target).graph(x)
     assert torch.equal(score, explainer.model(x)[:, 2].detach())
     assert same(relevance, explainer(x, 2).relevance)
 
@@ -187,11 +186,11 @@ def test_a_tensor_of_classes_becomes_an_input(tmp_path: Path) -> None:
         run(tmp_path / "explain.pt2", x, torch.tensor([3, 1, 4]))
 
 
-def test_a_function_as_target(tmp_path: Path) -> None:
+def test_a_function_as_target() -> None:
     explainer = relprop.Explainer(mlp(), "gamma")
     x = torch.randn(3, 6)
-    explainer.export(tmp_path / "explain.pt2", torch.rand(2, 6), lambda scores: scores[:, 1])
-    assert same(run(tmp_path / "explain.pt2", x)[1], explainer(x, 1).relevance)
+    graph = record(explainer, torch.rand(2, 6), lambda scores: scores[:, 1]).graph
+    assert same(graph(x)[1], explainer(x, 1).relevance)
 
 
 def test_a_list_of_classes_belongs_to_the_example_alone(tmp_path: Path) -> None:

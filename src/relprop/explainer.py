@@ -17,8 +17,8 @@ from relprop.engine.trace import Trace
 from relprop.engine.weights import PreparedWeights
 from relprop.errors import InvalidInput, InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
 from relprop.inputs import Inputs, checked_bounds, checked_inputs, checked_labels, require_within
-from relprop.models import module_names, prepare, refuse_training
 from relprop.models.huggingface import apart, is_pipeline, model_of, names_of_classes, pixels_of
+from relprop.models.prepare import module_names, prepare, refuse_training
 from relprop.models.stages import Segments, stages
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.report import Report
@@ -234,9 +234,10 @@ class Explainer:
         """Explain a dataset: an Attribution for each batch of samples, in their order.
 
         data: a tensor (samples, ...); or a list, a Dataset or a DataLoader, whose own batches are taken apart: of
-            samples (tensors without the batch's dimension, tuples or dicts of them), or of (sample, label) pairs. A
-            batch holds samples of one shape; a new shape begins a new batch.
-        target: as for a call, for all samples; a list or tensor, for each; "label": each sample's own.
+            samples (tensors without the batch's dimension, tuples or dicts of them; a tuple of one is that one), or of
+            (sample, label) pairs. A batch holds samples of one shape; a new shape begins a new batch.
+        target: as for a call, for all samples; a list or tensor, for each; "label": each sample's own,
+            an index or a name.
         memory: what may be used beside model and data, such as "4 GiB", or a number of bytes; None: half of what is
             free. The first sample of each shape is explained to see what that takes; 80 % are planned for.
         batch: samples at a time, instead.

@@ -1,4 +1,4 @@
-"""The command line: `relprop image`, `text`, `check`, `demo`, `models`, `rules`.
+"""The command line: `relprop image`, `text`, `check`, `export`, `demo`, `models`, `rules`.
 
 Nothing heavy is imported before a command runs, so that help answers at once.
 """
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from relprop import __version__
-from relprop.cli import catalogue, check, demo, image, text
+from relprop.cli import catalogue, check, demo, export, image, text
 from relprop.cli.console import EPILOG
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(image.image)
 app.command(epilog=EPILOG)(text.text)
 app.command(epilog=EPILOG)(check.check)
+app.command(epilog=EPILOG)(export.export)
 app.command(epilog=EPILOG)(demo.demo)
 app.command(epilog=EPILOG)(catalogue.models)
 app.command(epilog=EPILOG)(catalogue.rules)

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from relprop.asking import finite
 from relprop.attribution import Attribution, named
-from relprop.engine.weights import checksum
+from relprop.engine.weights import PreparedWeights
 from relprop.errors import InvalidInput, InvalidTarget, RelpropError
+from relprop.export.program import require_same
 from relprop.export.recording import Form, record
-from relprop.inputs import Inputs
+from relprop.export.running import function_of
+from relprop.export.snapshot import Snapshot
+from relprop.inputs import Inputs, checked_inputs, require_within
 from relprop.targets import Choice, Target, indices
 
 if TYPE_CHECKING:
@@ -29,12 +33,11 @@ _MOST = 16
 
 @dataclass(frozen=True)
 class _Program:
-    """A recording to run. classes: how many scores the model has; seen: of the constants, when it was recorded."""
+    """A recording to run. scores: of the shape of the model's, (batch, classes), without values."""
 
     run: Callable[..., Any]
-    constants: tuple[Tensor, ...]
-    seen: tuple[Any, ...]
-    classes: int
+    snapshot: Snapshot
+    scores: Tensor
     rules: str
     notes: tuple[str, ...]
 
@@ -50,6 +53,11 @@ class Compiled:
             raise InvalidInput(f'compile: got {how!r}, expected True, False or "graph"')
         if explainer.method is not None or explainer._stages:
             raise InvalidInput("compile= is for LRP without segments=. Leave it away with method= and segments=")
+        if explainer._pipeline is not None:
+            raise InvalidInput(
+                "compile= is for models, and got a pipeline. Explain its model: relprop.Explainer(pipeline.model, "
+                "compile=...), with pixel_values as the input"
+            )
         self.eager = copy.copy(explainer)
         self.how = how
         self._programs: dict[Any, _Program] = {}
@@ -70,18 +78,18 @@ class Compiled:
                 f"got the target {target!r}; with compile= a target is a class, one for each sample, or None for the "
                 "highest score. Leave compile= away for functions and choices"
             )
-        checked = self.eager._checked(x)
+        checked = checked_inputs(x)
+        require_within(checked, self.eager.bounds)
         form = Form.of(checked, None)
-        with self._lock:
-            program = self._program(form, target)
         arguments = form.arguments
+        with self._lock:
+            program = self._program(form, arguments, target)
         index = None
         if target is not None:
-            scores = torch.empty(len(arguments[0]), program.classes)
-            index = indices(target, scores, self.eager.labels).to(arguments[0].device)
+            index = indices(target, program.scores, self.eager.labels).to(arguments[0].device)
             arguments = (*arguments, index)
         score, relevance, *highest = self._run(program, arguments)
-        if not all(bool(torch.isfinite(part).all()) for part in (score, *(part for _, part in named(relevance)))):
+        if not (finite(score) and all(finite(part) for _, part in named(relevance))):
             return self._explained(x, target)  # which says what is wrong
         return Attribution(
             relevance=relevance,
@@ -99,12 +107,14 @@ class Compiled:
         attribution: Attribution = self.eager(x, target)
         return attribution
 
-    def _program(self, form: Form, target: Target) -> _Program:
-        kind, rest = type(form.x).__name__, map(repr, form.others)
-        key = (kind, form.keys, tuple((t.shape, t.dtype, t.device) for t in form.arguments), *rest, target is None)
+    def _program(self, form: Form, arguments: tuple[Tensor, ...], target: Target) -> _Program:
+        kind, others = type(form.x), tuple(map(repr, form.others))
+        key = (kind, form.keys, others, target is None, *((t.shape, t.dtype, t.device) for t in arguments))
         known = self._programs.get(key)
-        if known is None or known.seen != self._seen(known.constants):
-            self._programs.pop(key, None)
+        if known is not None and not known.snapshot.holds():
+            del self._programs[key]
+            self.eager._prepared, known = PreparedWeights(), None  # weights modified for rules are made anew, too
+        if known is None:
             while len(self._programs) >= _MOST:
                 self._programs.pop(next(iter(self._programs)))
             known = self._programs[key] = self._recorded(form, target)
@@ -115,11 +125,16 @@ class Compiled:
         if attribution.target is None:
             raise InvalidTarget("with compile= a class's score is explained, and the model returns none")
         recording = record(self.eager, form.x, None if target is None else attribution.target, dynamic_batch=False)
-        run: Callable[..., Any] = recording.graph
+        with torch.no_grad():
+            require_same(recording.graph(*recording.arguments), recording.explained(*recording.arguments))
+        run: Callable[..., Any]
         if self.how is True:
-            run = torch.compile(run, fullgraph=True, dynamic=False)
-        seen = self._seen(recording.constants)
-        return _Program(run, recording.constants, seen, recording.classes, attribution.rules, attribution.notes)
+            run = torch.compile(recording.graph, fullgraph=True, dynamic=False)
+        else:
+            run = function_of(recording.graph)
+        snapshot = Snapshot(self.eager.model, recording.constants)
+        scores = torch.empty(1, device="meta").expand(len(attribution), recording.classes)
+        return _Program(run, snapshot, scores, attribution.rules, attribution.notes)
 
     def _run(self, program: _Program, arguments: tuple[Tensor, ...]) -> Any:
         with torch.no_grad():
@@ -133,13 +148,6 @@ class Compiled:
                     f"{str(error).splitlines()[0] if str(error) else ''}). It needs a C++ compiler, such as g++; "
                     'compile="graph" needs none'
                 ) from error
-
-    def _seen(self, constants: tuple[Tensor, ...]) -> tuple[Any, ...]:
-        """What tells whether the constants, and the model's parameters, are what they were."""
-        model = self.eager.model
-        own = (*model.parameters(), *model.buffers()) if isinstance(model, nn.Module) else ()
-        values = tuple((c._version, c.data_ptr(), checksum(c)) for c in constants if not c.is_complex())
-        return (*map(id, own), *values)
 
     @staticmethod
     def _inputs(x: Inputs, relevance: Any) -> Any:

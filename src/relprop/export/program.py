@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -57,9 +57,10 @@ def exported(recording: Recording) -> ExportedProgram:
     # An example of one sample would make a program for one sample alone.
     args, kwargs = _passed(recording, given if batch is None else [_samples(t, 2) for t in given])
     program = torch.export.export(recording.graph, args, kwargs, dynamic_shapes=shapes)
-    _require_same(recording, program, given)
-    if batch is not None:
-        _require_same(recording, program, [_samples(t, 2 if len(t) == 1 else 1) for t in given])
+    other = [] if batch is None else [[_samples(t, 2 if len(t) == 1 else 1) for t in given]]
+    for arguments in (given, *other):
+        args, kwargs = _passed(recording, arguments)
+        require_same(program.module()(*args, **kwargs), recording.explained(*arguments))
     return program
 
 
@@ -82,15 +83,12 @@ def _passed(recording: Recording, arguments: Sequence[Tensor]) -> tuple[tuple[Te
     return tuple(arguments), {}
 
 
-def _require_same(recording: Recording, program: ExportedProgram, arguments: Sequence[Tensor]) -> None:
+def require_same(found: Any, expected: Any) -> None:
     """Refuse a program that doesn't find what the explainer finds."""
-    args, kwargs = _passed(recording, arguments)
-    found = pytree.tree_leaves(program.module()(*args, **kwargs))
-    expected = pytree.tree_leaves(recording.explained(*arguments))
-    for mine, own in zip(found, expected, strict=True):
+    for mine, own in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True):
         if not _agree(mine, own):
             raise RelpropError(
-                f"for {len(own)} samples the exported program finds something else than the explainer: values of up to "
+                f"for {len(own)} samples the recorded program finds something else than the explainer: values of up to "
                 f"{float(own.abs().max()):g} differ by {float((mine - own).abs().max()):g}. Please report this, with "
                 "the model"
             )

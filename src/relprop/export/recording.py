@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _BATCH = 5
 
 _TORCH, _RELPROP = (str(Path(home).parent) for home in (torch.__file__, __file__.removesuffix("recording.py")))
+# They return what they are given.
+_SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 # Here torch asks for sizes to choose kernels and strides, and values don't depend on it.
 _HARMLESS = ("_subclasses", "_prims", "_refs", "_decomp", "_meta", "_inductor", "fx", "utils")
 
@@ -239,9 +241,13 @@ def _unrecorded(error: Exception) -> UnsupportedModel:
 
 
 def _tidy(graph: GraphModule, names: Sequence[str]) -> None:
-    """Leave out what nothing uses, make buffers of all constants, and give the arguments their names."""
-    graph.graph.eliminate_dead_code()
+    """Leave out what nothing uses or needs, make buffers of all constants, and give the arguments their names."""
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for node in list(graph.graph.nodes):
+        # The arguments alone may have a history to be cut off from.
+        if node.target in _SAME and node.args[0] not in placeholders:
+            node.replace_all_uses_with(node.args[0])
+    graph.graph.eliminate_dead_code()
     for node, name in zip(placeholders, names, strict=True):
         node.target = node.name = name
     transposed = set()
