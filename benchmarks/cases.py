@@ -26,7 +26,8 @@ class Case:
 
     x: makes the input that is timed; small: one like it, for comparing peers' relevance in float64.
     presets: in every turn; beside: in the first two turns only. target: as relprop takes it; score: the same as a
-    function of the output. peers: the other libraries tried, by the rules of these presets (`compared`).
+    function of the output. recorded: the first preset is timed with compile="graph" as well. peers: the other
+    libraries tried, by the rules of these presets (`compared`).
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     peers: tuple[str, ...] = ()
     compared: tuple[str, ...] = COMPARED
     quick: bool = False
+    recorded: bool = False
 
     def score(self, output: Tensor) -> Tensor:
         """The explained score of each sample, (batch,)."""
@@ -68,6 +70,7 @@ def _lenet(batch: int) -> Case:
         peers=("captum", "autolrp", "zennit"),
         compared=BOUNDED,
         quick=True,
+        recorded=True,
     )
 
 
@@ -80,7 +83,11 @@ def _mlp() -> Case:
     x, small = partial(_pixels, 256), partial(_pixels, 2)
     peers = ("captum", "autolrp", "zennit")
     return Case(
-        "mlp-256", "small", networks.mlp, x, small, presets, beside, BOUNDS, peers=peers, compared=presets, quick=True
+        *("mlp-256", "small", networks.mlp, x, small, presets, beside, BOUNDS),
+        peers=peers,
+        compared=presets,
+        quick=True,
+        recorded=True,
     )
 
 
@@ -89,7 +96,12 @@ def _recurrent(cell: str, steps: int, batch: int) -> Case:
     x, small = partial(sequences.signal, batch, steps, 128), partial(sequences.signal, 1, 10, 128)
     middle = (steps, batch) == (100, 64) and cell != "rnn"
     peers = ("captum", "autolrp") if middle else ()
-    return Case(f"{cell}-{steps}x{batch}", "recurrent", build, x, small, ("epsilon",), peers=peers, quick=middle)
+    return Case(
+        *(f"{cell}-{steps}x{batch}", "recurrent", build, x, small, ("epsilon",)),
+        peers=peers,
+        quick=middle,
+        recorded=(cell, steps, batch) == ("lstm", 25, 1),
+    )
 
 
 def _encoder(name: str, build: Callable[[], nn.Module], tokens: int, batch: int, quick: bool = False) -> Case:

@@ -24,6 +24,7 @@ class Curve:
     """Sizes of one quantity, and what is timed at each: actions by name, the first of them the unit of the ratios."""
 
     name: str
+    title: str
     quantity: str
     sizes: tuple[int, ...]
     actions: Callable[[int], dict[str, Action]]
@@ -99,14 +100,38 @@ def _shared_targets(size: int) -> dict[str, Action]:
 
 
 CURVES = (
-    Curve("ResNet-50 at 64 x 64", "batch", (1, 2, 4, 8, 16, 32, 64), _batch),
-    Curve("LSTM, 128 units, batch 16", "steps", (25, 50, 100, 200, 400, 800), partial(_steps, sequences.lstm)),
-    Curve("GRU, 128 units, batch 16", "steps", (25, 50, 100, 200, 400, 800), partial(_steps, sequences.gru)),
-    Curve("Transformer encoder, 6 layers, d 384, batch 1", "tokens", (25, 50, 100, 200, 400, 800), _tokens),
-    Curve("3 x 3 convolutions, 32 channels, 32 x 32, batch 4", "layers", (2, 4, 8, 16, 32, 64), _depth),
-    Curve("Transformer encoder, d 128, 64 tokens, batch 4", "blocks", (2, 4, 8, 16, 32, 64), _blocks),
-    Curve("ResNet-50 at 64 x 64, batch 4, epsilon rules", "rules", (1, 2, 4, 8), _shared_rules),
-    Curve("ResNet-50 at 64 x 64, batch 4, epsilon-plus-flat", "targets", (1, 2, 4, 8), _shared_targets),
+    Curve("curve-batch", "ResNet-50 at 64 x 64", "batch", (1, 2, 4, 8, 16, 32, 64), _batch),
+    Curve(
+        "curve-lstm",
+        "LSTM, 128 units, batch 16",
+        "steps",
+        (25, 50, 100, 200, 400, 800),
+        partial(_steps, sequences.lstm),
+    ),
+    Curve(
+        "curve-gru", "GRU, 128 units, batch 16", "steps", (25, 50, 100, 200, 400, 800), partial(_steps, sequences.gru)
+    ),
+    Curve(
+        "curve-transformer",
+        "Transformer encoder, 6 layers, d 384, batch 1",
+        "tokens",
+        (25, 50, 100, 200, 400, 800),
+        _tokens,
+    ),
+    Curve(
+        "curve-depth-conv", "3 x 3 convolutions, 32 channels, 32 x 32, batch 4", "layers", (2, 4, 8, 16, 32, 64), _depth
+    ),
+    Curve(
+        "curve-depth-transformer",
+        "Transformer encoder, d 128, 64 tokens, batch 4",
+        "blocks",
+        (2, 4, 8, 16, 32, 64),
+        _blocks,
+    ),
+    Curve("curve-rules", "ResNet-50 at 64 x 64, batch 4, epsilon rules", "rules", (1, 2, 4, 8), _shared_rules),
+    Curve(
+        "curve-targets", "ResNet-50 at 64 x 64, batch 4, epsilon-plus-flat", "targets", (1, 2, 4, 8), _shared_targets
+    ),
 )
 
 

@@ -15,31 +15,39 @@ import torch
 from benchmarks import peers
 
 _ROOT = Path(__file__).resolve().parents[1]
+_MEASURED = ("src", "benchmarks", ":!benchmarks/results.*")
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """When, by which command and at which commit something was measured."""
+    """When, by which command, at which commit and on which machine something was measured."""
 
     date: str
     commit: str
     threads: int
     command: str
+    machine: str
 
 
 def stamp(threads: int, command: str) -> Stamp:
     now = datetime.datetime.now(datetime.timezone.utc)
-    return Stamp(now.strftime("%Y-%m-%d %H:%M UTC"), _commit(), threads, command)
+    return Stamp(
+        now.strftime("%Y-%m-%d %H:%M UTC"), _commit(), threads, command, f"{_processor()}, torch {torch.__version__}"
+    )
 
 
 def machine() -> dict[str, str]:
     """Processor model, number of processors, memory and system."""
     return {
-        "processor": _after("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "processor": _processor(),
         "processors": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": _memory(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _processor() -> str:
+    return _after("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
@@ -54,10 +62,10 @@ def versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The short hash, and whether files differ from it."""
+    """The short hash, and whether files differ from it, other than these results."""
     try:
         short = _git("rev-parse", "--short", "HEAD")
-        return f"{short} with uncommitted changes" if _git("status", "--porcelain", "src", "benchmarks") else short
+        return f"{short} with uncommitted changes" if _git("status", "--porcelain", *_MEASURED) else short
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -9,15 +9,19 @@ from functools import partial
 
 from benchmarks import memory
 from benchmarks.cases import Case
-from benchmarks.methods import GRADIENT, Comparison, Method, Run, Subject, methods, require_done
+from benchmarks.methods import GRADIENT, RECORDED, Comparison, Method, Run, Subject, methods, require_done
+from benchmarks.peers import Peer
 from benchmarks.timing import Quartiles, Taken, in_turns, latencies, quartiles
 
-EXACT, SAME = 1e-3, 0.05
+EXACT, CLOSE = 1e-3, 0.05
 
 
 @dataclass
 class Row:
-    """One method on one case. Seconds of a call, ratios to `unit`; memory in MiB added at the peak, None if unknown."""
+    """One method on one case. Seconds of a call, ratios to `unit`; None where not measured.
+
+    memory: MiB that the first call adds at its peak; further_memory: that a further call adds.
+    """
 
     case: str
     group: str
@@ -30,6 +34,7 @@ class Row:
     wall_ratio: Quartiles | None = None
     memory: float | None = None
     memory_ratio: float | None = None
+    further_memory: float | None = None
     note: str = ""
 
 
@@ -52,12 +57,12 @@ def measure(case: Case, repeats: int, seconds: float, with_memory: bool, with_pe
     del subject, runs, actions
     gc.collect()
     if with_memory:
-        asked = [name for name in taken if name != "forward" and not name.endswith("frozen")]
+        asked = [name for name in taken if name != "forward" and not name.endswith(("frozen", RECORDED))]
         found = memory.added(case.name, asked)
         for name, mib in found.items():
             unit = found.get(chosen[name].unit)
-            rows[name].memory = mib
-            rows[name].memory_ratio = mib / unit if unit else None
+            rows[name].memory, rows[name].further_memory = mib
+            rows[name].memory_ratio = mib.first / unit.first if unit and unit.first else None
     return list(rows.values())
 
 
@@ -76,7 +81,7 @@ def _ready(method: Method, subject: Subject, comparison: Comparison, row: Row) -
     except Exception as error:
         row.note = f"refuses: {_first_sentence(error)}"
         return None
-    row.note = _verdict(away)
+    row.note = _verdict(away, method.peer)
     return run
 
 
@@ -85,11 +90,11 @@ def _first_sentence(error: Exception) -> str:
     return text.split(". ")[0][:110]
 
 
-def _verdict(away: float) -> str:
+def _verdict(away: float, peer: Peer) -> str:
     if away <= EXACT:
         return "same relevance"
-    size = f"{away:.1%}" if away < 1 else f"a factor of {away:.2g}"
-    return f"{'differs' if away <= SAME else 'wrong'}: off by {size}"
+    size = f"{100 * away:.1f} %" if away < 1 else f"a factor of {away:.2g}"
+    return f"wrong: off by {size}" if peer.skips_additions and away > CLOSE else f"differs: {size}"
 
 
 def _fill(row: Row, times: Taken, unit: Taken) -> None:

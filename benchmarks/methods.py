@@ -15,7 +15,7 @@ import relprop
 from benchmarks import peers
 from benchmarks.cases import Case, Score
 
-GRADIENT, FROZEN = "gradient", "gradient, frozen"
+GRADIENT, FROZEN, RECORDED = "gradient", "gradient, frozen", "recorded"
 BESIDE_TURNS = 2
 Run = Callable[[Tensor], Any]
 
@@ -66,6 +66,7 @@ def methods(case: Case) -> dict[str, Method]:
         Method(FROZEN, lambda subject: gradient(subject.frozen, case.score)),
         *(Method(name, _preset(name)) for name in case.presets),
         Method(f"{first}, frozen", _preset(first, frozen=True), FROZEN),
+        *([Method(f"{first}, {RECORDED}", _recorded(first))] if case.recorded else []),
         *(Method(name, _preset(name), turns=BESIDE_TURNS) for name in case.beside),
         *(Method(peer.title, _peer(peer), turns=1, peer=peer) for peer in peers.installed(case.peers, case.compared)),
     ]
@@ -96,6 +97,18 @@ def _preset(name: str, frozen: bool = False) -> Callable[[Subject], Run]:
     def prepare(subject: Subject) -> Run:
         case = subject.case
         explainer = relprop.Explainer(subject.frozen if frozen else subject.model, name, bounds=case.bounds)
+        return lambda x: explainer(x, case.target)
+
+    return prepare
+
+
+def _recorded(name: str) -> Callable[[Subject], Run]:
+    """An explainer that has recorded the explanation of inputs of the case's shape, and runs the recording."""
+
+    def prepare(subject: Subject) -> Run:
+        case = subject.case
+        explainer = relprop.Explainer(subject.model, name, bounds=case.bounds, compile="graph")
+        explainer(subject.x, case.target)
         return lambda x: explainer(x, case.target)
 
     return prepare

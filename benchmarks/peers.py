@@ -33,6 +33,7 @@ class Peer:
     library: str
     preset: str
     prepare: Callable[[nn.Module, Score], Callable[[Tensor], Tensor]]
+    skips_additions: bool = False  # those written as `a + b`, without a word; other differences are of convention
 
     @property
     def title(self) -> str:
@@ -169,9 +170,9 @@ def _bottleneck_canonizer(zennit: Any) -> Any:
 
 _ALPHA2_BETA1 = ("alpha_beta", {"alpha": 2.0, "beta": 1.0})
 _PEERS = (
-    Peer("captum", "epsilon", _captum("EpsilonRule")),
+    Peer("captum", "epsilon", _captum("EpsilonRule"), skips_additions=True),
     Peer("captum", "epsilon-plus", _captum("Alpha1_Beta0_Rule")),
-    Peer("captum", "attn-lrp", _captum("EpsilonRule")),
+    Peer("captum", "attn-lrp", _captum("EpsilonRule"), skips_additions=True),
     Peer("autolrp", "epsilon", _autolrp(lambda autolrp: autolrp.LRPConfig(eps=EPS))),
     Peer("autolrp", "epsilon-plus", _autolrp(_conv("zplus"))),
     Peer("autolrp", "gamma", _autolrp(_conv(("gamma", {"gamma": 0.25})))),

@@ -11,6 +11,7 @@ from benchmarks.curves import CURVES, LINEAR, Point, exponent
 from benchmarks.machine import Stamp, machine, versions
 from benchmarks.measure import Latency, Row
 from benchmarks.messages import Messages
+from benchmarks.methods import GRADIENT
 from benchmarks.startup import Startup
 from benchmarks.store import Part, Store
 from benchmarks.timing import Quartiles
@@ -31,46 +32,53 @@ is one forward and one backward pass to the input, with parameters that require 
 are ratios to that. Explainers are kept, as for many inputs, so their modified weights are prepared once, in the
 warm-up. Every explanation was checked to be finite, of the input's shape, and of the model's own score. *Memory* is
 what the first call, preparation of weights included, adds to the peak of a fresh process; its ratio is to the
-gradient's. Short calls are measured in more turns than long ones, presets without a bound in two, peers in one.
+gradient's, and the bound is on it. *Further call* is what the second call of the same explainer adds at its peak.
+*Recorded* rows are of `Explainer(..., compile="graph")`, its first call, which records, left out. Short calls are
+measured in more turns than long ones, presets without a bound in two, peers in one.
 
 **Peers** run on a copy of the model, with the options of the preset that they are named after. Their relevance is
-compared with ours in float64, on a small input: *same relevance*, or by how much it is off (sum of absolute
-differences over sum of absolute values). autolrp spreads the share of biases over the inputs. Captum's z+ keeps the
-positive weights whatever the sign of an input, and does not see functional additions. Zennit gets its canonizers for
-batch norm, and one for the additions of ResNet-50."""
+compared with ours in float64, on a small input: *same relevance*, or by how much it differs (sum of absolute
+differences over sum of absolute values). autolrp spreads the share of biases over the inputs, by a convention of its
+own. Captum's z+ keeps the positive weights whatever the sign of an input, and its rules do not see additions written
+as `a + b`, without a word: that is called *wrong*. Zennit gets its canonizers for batch norm, and one for the additions
+of ResNet-50; it is imported with an empty stand-in for torchvision, if that is missing, which it doesn't use here."""
 
 
 def render(store: Store, stamp: Stamp) -> str:
     """The whole page."""
     about = {**machine(), **versions(), "commit": stamp.commit, "date": stamp.date, "threads": str(stamp.threads)}
     page = [_INTRODUCTION.format(command=stamp.command, table=_table(["", ""], about.items()))]
-    cases = sorted(store.parts("case"), key=lambda part: list(CASES).index(part.name))
+    known = [part for part in store.parts("case") if part.name in CASES]
+    cases = sorted(known, key=lambda part: list(CASES).index(part.name))
     rows = [row for part in cases for row in part.items]
     latencies = [item for part in store.parts("latency") for item in part.items]
     startups = [item for part in store.parts("startup") for item in part.items]
-    page.append(_bounds(rows, latencies, startups))
+    page += _bounds(rows, latencies, startups)
     for group in dict.fromkeys(case.group for case in CASES.values()):
         chosen = [part for part in cases if CASES[part.name].group == group]
         if chosen:
             page.append(f"## {group[0].upper()}{group[1:]}\n\n{_elsewhere(chosen, stamp)}{_rows(chosen)}")
     if latencies:
-        page.append(_latency(latencies))
+        page.append(_latency(latencies, _elsewhere(store.parts("latency"), stamp)))
     page += _curves(store, stamp)
     messages = [item for part in store.parts("messages") for item in part.items]
-    page += [_startup(startups)] if startups else []
-    page += [_messages(messages)] if messages else []
+    page += [_startup(startups, _elsewhere(store.parts("startup"), stamp))] if startups else []
+    page += [_messages(messages, _elsewhere(store.parts("messages"), stamp))] if messages else []
     return "\n\n".join(page) + "\n"
 
 
-def _bounds(rows: Sequence[Row], latencies: Sequence[Latency], startups: Sequence[Startup]) -> str:
+def _bounds(rows: Sequence[Row], latencies: Sequence[Latency], startups: Sequence[Startup]) -> list[str]:
     found = verdicts(rows, latencies, startups)
+    if not found:
+        return []
     lines = [
         (each.what, each.case, f"{each.limit:g}{each.unit}", _number(each.measured, 2), each.text) for each in found
     ]
     met = sum(each.text == "met" for each in found)
-    head = ["what", "case", "at most", "measured", ""]
+    head = ["what", "case", "at most", "measured", "verdict"]
     memory = "" if any(row.memory for row in rows) else " Peak memory was not measured."
-    return f"## Bounds\n\nAs ratios to one plain gradient. {met} of {len(found)} met.{memory}\n\n{_table(head, lines)}"
+    text = f"As ratios to one plain gradient; start-up in seconds. {met} of {len(found)} met.{memory}"
+    return [f"## Bounds\n\n{text}\n\n{_table(head, lines)}"]
 
 
 def _rows(parts: Sequence[Part[Row]]) -> str:
@@ -83,8 +91,9 @@ def _rows(parts: Sequence[Part[Row]]) -> str:
         "wall ratio",
         "memory, MiB",
         "memory ratio",
+        "further call, MiB",
         "turns",
-        "",
+        "relevance",
     ]
     lines = [
         (
@@ -96,6 +105,7 @@ def _rows(parts: Sequence[Part[Row]]) -> str:
             _number(row.wall_ratio[1] if row.wall_ratio else None, 2),
             _number(row.memory, 1),
             _number(row.memory_ratio, 2),
+            _number(row.further_memory, 1),
             str(row.turns or ""),
             row.note,
         )
@@ -126,7 +136,7 @@ def _summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _latency(latencies: Sequence[Latency]) -> str:
+def _latency(latencies: Sequence[Latency], elsewhere: str = "") -> str:
     head = ["case", "method", "median, ms", "90 %, ms", "ratio", "calls"]
     lines = [
         (
@@ -139,7 +149,11 @@ def _latency(latencies: Sequence[Latency]) -> str:
         )
         for each in latencies
     ]
-    return f"## Latency at batch 1\n\nWall-clock time of single calls; ratios of medians.\n\n{_table(head, lines)}"
+    text = (
+        "Wall-clock time of single calls; ratios of medians to the gradient's. A preset's row is of its steps, one "
+        'by one,\nthat called recorded of the same with `compile="graph"`, after the first call.'
+    )
+    return f"## Latency at batch 1\n\n{elsewhere}{text}\n\n{_table(head, lines)}"
 
 
 def _curves(store: Store, stamp: Stamp) -> list[str]:
@@ -152,7 +166,12 @@ def _curves(store: Store, stamp: Stamp) -> list[str]:
         "cost = c size^p, fitted to\nthe larger half of the sizes, where fixed costs don't hide the growth; "
         f"up to {LINEAR} counts as linear."
     )
-    return [intro, *(f"### {part.name}\n\n{_elsewhere([part], stamp)}{_curve(part.items)}" for part in chosen)]
+    return [intro, *(_scaling(part, stamp) for part in chosen)]
+
+
+def _scaling(part: Part[Any], stamp: Stamp) -> str:
+    title = next(curve.title for curve in CURVES if curve.name == part.name)
+    return f"### {title} (`{part.name}`)\n\n{_elsewhere([part], stamp)}{_curve(part.items)}"
 
 
 def _curve(points: Sequence[Point]) -> str:
@@ -169,30 +188,41 @@ def _curve(points: Sequence[Point]) -> str:
     lines.append(("p", *(f"{p:.2f}" for p in fitted.values())))
     worse = [action for action, p in fitted.items() if p > max(LINEAR, fitted[unit] + LINEAR - 1)]
     verdict = (
-        f"Grows faster than linearly, and than {unit}: {', '.join(worse)}."
+        f"Grows faster than linearly, and than {_named(unit)}: {', '.join(worse)}."
         if worse
-        else (f"Linear or better, or no faster than {unit}.")
+        else (f"Grows linearly or slower, or no faster than {_named(unit)}.")
     )
     return f"{_table([points[0].quantity, *actions], lines)}\n\n{verdict}"
 
 
-def _startup(startups: Sequence[Startup]) -> str:
+def _named(unit: str) -> str:
+    return f"the {unit}" if unit == GRADIENT else unit
+
+
+def _startup(startups: Sequence[Startup], elsewhere: str = "") -> str:
     head = ["command", "wall, s", "CPU, s", "more than `import torch`: wall", "CPU", "processes"]
     lines = []
     for each in startups:
         seconds = (each.wall, each.cpu, each.added_wall, each.added_cpu)
-        lines.append((f"`{each.command}`", *(f"{s:.3f}" for s in seconds), str(each.processes)))
-    return f"## Start-up\n\nMedians over fresh processes.\n\n{_table(head, lines)}"
+        lines.append((f"`{each.command}`", *(_number(s, 2) for s in seconds), str(each.processes)))
+    text = (
+        "Medians over fresh processes, in turns; what is more than `import torch`, of the differences within a turn.\n"
+        "`import relprop` puts off most of its imports: those are made when `relprop.explain` is first looked up."
+    )
+    return f"## Start-up\n\n{elsewhere}{text}\n\n{_table(head, lines)}"
 
 
-def _messages(messages: Sequence[Messages]) -> str:
+def _messages(messages: Sequence[Messages], elsewhere: str = "") -> str:
     head = ["units", "steps", "relprop, batch", "ms a sequence", "message matrices, ms", "times as much"]
     lines = []
     for m in messages:
         sizes = (str(m.units), str(m.steps), str(m.batch))
         lines.append((*sizes, f"{1e3 * m.relprop:.2f}", f"{1e3 * m.messages:.1f}", f"{m.messages / m.relprop:.0f}"))
-    text = "LRP of an LSTM by explicit messages in NumPy, one sequence at a time, as the tests' oracle has it."
-    return f"## Against explicit message matrices\n\n{text}\n\n{_table(head, lines)}"
+    text = (
+        "The relevance of an LSTM's inputs by relprop for a whole batch, in time a sequence, against the textbook's "
+        "way for one\nsequence: for each step a matrix of messages from every unit to every unit before it, in NumPy."
+    )
+    return f"## Against explicit message matrices\n\n{elsewhere}{text}\n\n{_table(head, lines)}"
 
 
 def _elsewhere(parts: Sequence[Part[object]], stamp: Stamp) -> str:
@@ -202,7 +232,7 @@ def _elsewhere(parts: Sequence[Part[object]], stamp: Stamp) -> str:
         if part.stamp != stamp:
             runs.setdefault(part.stamp, []).append(part.name)
     said = [
-        f"{', '.join(names)}: {run.date}, commit {run.commit}, {run.threads} thread(s), `{run.command}`."
+        f"{', '.join(names)}: {run.date}, commit {run.commit}, {run.threads} thread(s), {run.machine}, `{run.command}`."
         for run, names in runs.items()
     ]
     return "\n".join(said) + "\n\n" if said else ""

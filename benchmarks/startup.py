@@ -1,4 +1,4 @@
-"""Start-up: what `import relprop` adds to `import torch`, and how long `relprop --help` takes."""
+"""Start-up: what relprop adds to `import torch`, and how long `relprop --help` takes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-TORCH, RELPROP, HELP = "import torch", "import torch, relprop", "relprop --help"
+TORCH, EXPLAIN, HELP = "import torch", "import torch, relprop; relprop.explain", "relprop --help"
+_WITH_TORCH = ("import torch, relprop", EXPLAIN)
 _COMMANDS = {
-    TORCH: ["-c", "import torch"],
-    RELPROP: ["-c", "import torch, relprop"],
+    **{code: ["-c", code] for code in (TORCH, "import relprop", *_WITH_TORCH)},
     HELP: ["-m", "relprop", "--help"],
 }
 
 
 @dataclass
 class Startup:
-    """Median seconds of a fresh process, and what is more than `import torch` in the same turn."""
+    """Median seconds of a fresh process; how much more than `import torch` in the same turn, where that is in it."""
 
     command: str
     processes: int
     wall: float
     cpu: float
-    added_wall: float
-    added_cpu: float
+    added_wall: float | None = None
+    added_cpu: float | None = None
 
 
 def startup(repeats: int) -> list[Startup]:
@@ -43,6 +43,8 @@ def startup(repeats: int) -> list[Startup]:
 
 def _summary(name: str, times: Sequence[tuple[float, float]], unit: Sequence[tuple[float, float]]) -> Startup:
     wall, cpu = (statistics.median(each) for each in zip(*times, strict=True))
+    if name not in _WITH_TORCH:
+        return Startup(name, len(times), wall, cpu)
     more = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(times, unit, strict=True)]
     added_wall, added_cpu = (statistics.median(each) for each in zip(*more, strict=True))
     return Startup(name, len(times), wall, cpu, added_wall, added_cpu)

@@ -1,4 +1,4 @@
-"""Results on disk, a line of JSON for each part that was measured, so that an interrupted run loses nothing."""
+"""Results on disk, a line of JSON for each part that was measured: what a later run of other parts doesn't lose."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Store:
 
     def add(self, section: str, name: str, stamp: Stamp, items: Sequence[Any]) -> None:
         self._keep(Part(section, name, stamp, tuple(items)))
-        lines = [json.dumps(asdict(part)) for part in self._parts.values()]
+        lines = [json.dumps(_rounded(asdict(part)), separators=(",", ":")) for part in self._parts.values()]
         self.path.write_text("\n".join(lines) + "\n")
 
     def parts(self, section: str) -> list[Part[Any]]:
@@ -54,6 +54,15 @@ class Store:
 
     def _keep(self, part: Part[Any]) -> None:
         self._parts[part.section, part.name] = part
+
+
+def _rounded(value: Any) -> Any:
+    """The same with its floats to five digits, more than any of these times has."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _part(found: dict[str, Any]) -> Part[Any]:
