@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from relprop import batches
 from relprop.attribution import Attribution
@@ -21,6 +22,17 @@ from relprop.errors import InvalidInput, InvalidTarget, NonFinite, RelpropError
 from relprop.explainer import Explainer
 
 SAMPLES = 11
+
+
+class Two(nn.Module):
+    """A model of two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.linear(torch.cat([a, b], -1)).relu()
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +68,16 @@ class Mapped(Dataset[Any]):
         return self.items[index]
 
 
+class Stream(IterableDataset[Any]):
+    """A dataset whose length isn't known."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
 class TestResults:
     @pytest.mark.parametrize("batch", [1, 4, 100])
     def test_they_are_those_of_the_samples_one_by_one(self, explainer: Explainer, data: Tensor, batch: int) -> None:
@@ -64,9 +86,11 @@ class TestResults:
         assert [len(each.score) for each in found] == [len(part) for part in data.split(batch)]
         torch.testing.assert_close(joined(iter(found)), alone, rtol=1e-9, atol=1e-12)
 
-    @pytest.mark.parametrize("target", [None, 3, list(range(5)) * 2 + [0], torch.arange(SAMPLES) % 5])
+    @pytest.mark.parametrize(
+        "target", [None, 3, list(range(5)) * 2 + [0], torch.arange(SAMPLES) % 5, np.arange(SAMPLES) % 5]
+    )
     def test_targets(self, explainer: Explainer, data: Tensor, target: Any) -> None:
-        expected = explainer(data, target)
+        expected = explainer(data, target.tolist() if isinstance(target, np.ndarray) else target)
         found = list(explainer.batches(data, target, batch=4))
         torch.testing.assert_close(joined(iter(found)), expected.relevance)
         assert torch.equal(torch.cat([each.target for each in found]), expected.target)
@@ -93,15 +117,29 @@ class TestResults:
         found = joined(explainer.batches(forms[form], "label", batch=4))
         torch.testing.assert_close(found, explainer(data, labels.tolist()).relevance)
 
+    @pytest.mark.parametrize("kind", [np.int64, lambda i: torch.tensor([i]), "abcde".__getitem__])
+    @pytest.mark.parametrize("loader", [False, True])
+    def test_forms_of_labels(self, explainer: Explainer, data: Tensor, kind: Any, loader: bool) -> None:
+        named = Explainer(explainer.model, "epsilon-plus", labels=list("abcde"))
+        classes = [i % 5 for i in range(SAMPLES)]
+        pairs: Any = [(x, kind(i)) for x, i in zip(data, classes, strict=True)]
+        found = joined(named.batches(DataLoader(pairs, 3) if loader else pairs, "label", batch=4))
+        torch.testing.assert_close(found, named(data, classes).relevance)
+
+    @pytest.mark.parametrize("label", [3, "dog", np.int64(3), np.array(3), 3.0, np.float32(3), torch.tensor(3), True])
+    def test_labels_are_ignored_without_being_asked_for(
+        self, explainer: Explainer, data: Tensor, label: object
+    ) -> None:
+        found = joined(explainer.batches([(x, label) for x in data], batch=4))
+        torch.testing.assert_close(found, explainer(data).relevance)
+
+    @pytest.mark.parametrize("loader", [False, True])
+    def test_a_tuple_of_one_tensor_counts_as_the_tensor(self, explainer: Explainer, data: Tensor, loader: bool) -> None:
+        alone = TensorDataset(data)
+        found = joined(explainer.batches(DataLoader(alone, 3) if loader else alone, 1, batch=4))
+        torch.testing.assert_close(found, explainer(data, 1).relevance)
+
     def test_samples_of_several_inputs_and_named_ones(self) -> None:
-        class Two(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.linear = nn.Linear(4, 3)
-
-            def forward(self, a: Tensor, b: Tensor) -> Tensor:
-                return self.linear(torch.cat([a, b], -1)).relu()
-
         explainer = Explainer(Two().eval(), "epsilon")
         a, b = torch.randn(2, 5, 2)
         expected = explainer((a, b), 0).relevance
@@ -110,6 +148,23 @@ class TestResults:
             keys = (0, 1) if isinstance(samples[0], tuple) else ("a", "b")
             for key, r in zip(keys, expected, strict=True):
                 torch.testing.assert_close(torch.cat([each.relevance[key] for each in found]), r)
+
+    @pytest.mark.parametrize("loader", [None, 2, 3, 5])
+    @pytest.mark.parametrize("named", [False, True])
+    @pytest.mark.parametrize("target", ["label", 1])
+    def test_samples_of_several_inputs_with_labels(self, loader: int | None, named: bool, target: Any) -> None:
+        explainer, (a, b), labels = Explainer(Two().eval(), "epsilon"), torch.randn(2, 5, 2), [2, 0, 1, 1, 0]
+        pairs: Any = [({"a": x, "b": y} if named else (x, y), label) for x, y, label in zip(a, b, labels, strict=True)]
+        expected = explainer((a, b), labels if target == "label" else 1).relevance
+        found = list(explainer.batches(DataLoader(Mapped(pairs), loader) if loader else Mapped(pairs), target, batch=4))
+        for key, r in zip(("a", "b") if named else (0, 1), expected, strict=True):
+            torch.testing.assert_close(torch.cat([each.relevance[key] for each in found]), r)
+
+    def test_a_collation_into_lists_of_samples(self, explainer: Explainer, data: Tensor) -> None:
+        pairs: Any = list(zip(data, [i % 5 for i in range(SAMPLES)], strict=True))
+        loader = DataLoader(pairs, 4, collate_fn=lambda batch: tuple(zip(*batch, strict=True)), drop_last=True)
+        found = joined(explainer.batches(loader, "label", batch=4))
+        torch.testing.assert_close(found, explainer(data[:8], [label for _, label in pairs[:8]]).relevance)
 
     def test_a_new_shape_begins_a_new_batch(self, explainer: Explainer) -> None:
         sizes = [8, 8, 8, 6, 6, 8]
@@ -168,16 +223,38 @@ class TestMemory:
         with pytest.raises(InvalidInput, match=r"sample 0 alone takes about .*segments="):
             next(explainer.batches(data, 1, memory="1 KiB"))
 
+    def test_little_is_said_in_its_own_unit(self, explainer: Explainer, data: Tensor) -> None:
+        with pytest.raises(InvalidInput, match=r"about [\d.]+ KiB.* [\d.]+ KiB; with a reserve, 1000 bytes are"):
+            next(explainer.batches(data, 1, memory="1 KB"))
+
     @pytest.mark.parametrize(
-        ("text", "expected"), [("4 GiB", 4 << 30), ("1.5gb", 1_500_000_000), ("300 MiB", 300 << 20), (77, 77)]
+        ("count", "expected"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 20, "3 MiB")]
+    )
+    def test_how_sizes_are_said(self, count: int, expected: str) -> None:
+        assert batches._size(count) == expected
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("4 GiB", 4 << 30),
+            ("1.5gb", 1_500_000_000),
+            ("300 MiB", 300 << 20),
+            ("2 G", 2 * 10**9),
+            ("9 B", 9),
+            (77, 77),
+        ],
     )
     def test_sizes_of_memory(self, text: Any, expected: int) -> None:
         assert batches._bytes(text) == expected
 
-    @pytest.mark.parametrize("text", ["much", "", "-1 GiB", 0, -5, 1.5, True])
+    @pytest.mark.parametrize("text", ["much", "", "-1 GiB", "0 GiB", "0.5 B", 0, -5, 1.5, True])
     def test_what_is_no_size(self, explainer: Explainer, data: Tensor, text: Any) -> None:
         with pytest.raises(InvalidInput, match=r'"4 GiB"'):
             explainer.batches(data, memory=text)
+
+    def test_a_size_without_a_unit(self, explainer: Explainer, data: Tensor) -> None:
+        with pytest.raises(InvalidInput, match=r"got '0\.5', a size without a unit; write \"0\.5 GiB\""):
+            explainer.batches(data, memory="0.5")
 
     def test_half_of_what_is_free_by_default(
         self, explainer: Explainer, data: Tensor, monkeypatch: pytest.MonkeyPatch
@@ -231,14 +308,85 @@ class TestRefusals:
         with pytest.raises(InvalidInput, match="no samples"):
             explainer.batches(data, batch=1)
 
-    @pytest.mark.parametrize("data", ["pictures", {"x": torch.ones(2, 3)}, 5, ["a", "b"]])
+    @pytest.mark.parametrize("data", [iter(()), Stream(()), DataLoader(Stream(()))])
+    def test_no_samples_of_a_stream(self, explainer: Explainer, data: Any) -> None:
+        with pytest.raises(InvalidInput, match="no samples"):
+            next(explainer.batches(data, batch=1))
+
+    @pytest.mark.parametrize("data", ["pictures", "", Path("pictures"), {"x": torch.ones(2, 3)}, {}, 5])
     def test_what_is_no_data(self, explainer: Explainer, data: Any) -> None:
-        with pytest.raises(InvalidInput, match=r"expected|no collection"):
-            list(explainer.batches(data, batch=1))
+        with pytest.raises(InvalidInput, match=r"data: got a \w+, expected a tensor \(samples, \.\.\.\), or a list"):
+            explainer.batches(data, batch=1)
+
+    def test_one_value_is_no_data(self, explainer: Explainer) -> None:
+        with pytest.raises(InvalidInput, match=r"expected a tensor \(samples"):
+            explainer.batches(torch.tensor(3.0), batch=1)
+
+    @pytest.mark.parametrize("target", [1, "label"])
+    @pytest.mark.parametrize(
+        ("sample", "message"), [("a", "holds a str"), (np.ones(3), r"holds a ndarray.*write torch\.from_numpy")]
+    )
+    def test_what_is_no_sample(self, explainer: Explainer, sample: Any, message: str, target: Any) -> None:
+        with pytest.raises(InvalidInput, match=f"sample 0 {message}"):
+            next(explainer.batches([(sample, 2)], target, batch=1))
+
+    def test_a_batch_that_is_no_batch(self, explainer: Explainer, data: Tensor) -> None:
+        for part in ([data[:3], torch.arange(2)], {"x": data[:3], "y": torch.tensor(1)}, [(data[0], torch.tensor(1))]):
+            loader = DataLoader(Mapped([0]), collate_fn=lambda _, part=part: part)
+            with pytest.raises(InvalidInput, match=r"a batch of the DataLoader holds .*3, 8, 8\).*can't be split"):
+                next(explainer.batches(loader, batch=1))
+
+    def test_a_list_that_may_be_of_samples_or_of_inputs(self, explainer: Explainer, data: Tensor) -> None:
+        pairs: Any = [(x, 1) for x in data]
+        loader = DataLoader(pairs, 3, collate_fn=lambda batch: tuple(zip(*batch, strict=True)))
+        with pytest.raises(InvalidInput, match=r"where a list may be of samples, or of several inputs.*as a dict"):
+            next(explainer.batches(loader, "label", batch=1))
+
+    @pytest.mark.parametrize("memory", [{"batch": 2}, {"memory": "1 GiB"}])
+    def test_a_batchs_dimension_too_many_or_missing(
+        self, explainer: Explainer, data: Tensor, memory: dict[str, Any]
+    ) -> None:
+        said = r"^sample 0: .* Samples are given without the batch's dimension; this one has shape "
+        with pytest.raises(RelpropError, match=said + r"\(1, 3, 8, 8\)$"):
+            next(explainer.batches([x[None] for x in data], 1, **memory))
+        with pytest.raises(RelpropError, match=said + r"\(8, 8\)$"):
+            next(explainer.batches(data[0], 1, **memory))
+
+    def test_a_batchs_dimension_that_is_found_in_the_output(self) -> None:
+        linear = Explainer(nn.Sequential(nn.Linear(4, 3)).eval(), "epsilon")
+        with pytest.raises(InvalidTarget, match=r"Samples are given without .* shape \(1, 4\)"):
+            next(linear.batches([torch.ones(1, 4)], 1, batch=1))
+        with pytest.raises(InvalidTarget, match=r"out of range[^.]*$"):
+            next(linear.batches([torch.ones(4)], 9, batch=1))
+
+    def test_a_label_that_was_taken_for_an_input(self, explainer: Explainer, data: Tensor) -> None:
+        with pytest.raises(RelpropError, match=r"\(\(3, 8, 8\), \(1,\)\)\. .*label, write target=\"label\""):
+            next(explainer.batches([(data[0], torch.tensor([3]))], batch=1))
+
+    @pytest.mark.parametrize(
+        ("label", "shown"),
+        [
+            (3.0, r"3\.0"),
+            (torch.tensor(3.0), r"3\.0"),
+            (torch.ones(2), r"of shape \(2,\)"),
+            (None, "None"),
+        ],
+    )
+    def test_what_is_no_label(self, explainer: Explainer, data: Tensor, label: Any, shown: str) -> None:
+        message = f"sample 0: the label {shown} is no class: expected an index or a class name"
+        with pytest.raises(InvalidTarget, match=message):
+            next(explainer.batches([(data[0], label)], "label", batch=1))
+
+    def test_a_label_that_the_model_does_not_know(self, explainer: Explainer, data: Tensor) -> None:
+        named = Explainer(explainer.model, "epsilon-plus", labels=list("abcde"))
+        with pytest.raises(InvalidTarget, match="sample 1: there is no class named 'x'"):
+            next(named.batches([(data[0], "a"), (data[1], "x")], "label", batch=2))
 
     def test_labels_that_are_not_there(self, explainer: Explainer, data: Tensor) -> None:
-        with pytest.raises(InvalidTarget, match=r"\(sample, label\) pairs; sample 0"):
+        with pytest.raises(InvalidTarget, match=r"\(sample, label\) pairs; sample 0 is a Tensor"):
             list(explainer.batches(data, "label", batch=2))
+        with pytest.raises(InvalidTarget, match=r"\(sample, label\) pairs; sample 0 is a tuple of 1"):
+            list(explainer.batches(TensorDataset(data), "label", batch=2))
 
     @pytest.mark.parametrize("count", [SAMPLES - 1, SAMPLES + 1])
     def test_another_number_of_targets(self, explainer: Explainer, data: Tensor, count: int) -> None:
@@ -279,3 +427,13 @@ class TestProgress:
         monkeypatch.setattr(sys, "stderr", stream)
         list(explainer.batches(data, 1, batch=4, progress=True))
         assert ("100%" in stream.getvalue()) is terminal
+
+    @pytest.mark.parametrize("kind", [iter, lambda data: DataLoader(Stream(data)), DataLoader])
+    def test_without_a_known_end_samples_are_counted(
+        self, explainer: Explainer, data: Tensor, kind: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+        monkeypatch.setattr(sys, "stderr", stream)
+        list(explainer.batches(kind(data), 1, batch=8, progress=True))
+        assert stream.getvalue() == "\rexplaining  8 samples\rexplaining  11 samples\n"

@@ -186,18 +186,35 @@ class TestStages:
         assert self.names(ResNet(), ["layer1.*", "layer1.2.conv1"]) == [f"layer1.{j}" for j in range(4)]
         assert self.names(ResNet(), "layer2") == ["layer2"]
 
+    def test_a_shared_module_is_found_by_each_of_its_names(self) -> None:
+        block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        model = Parts(blocks=nn.Sequential(block, nn.Linear(4, 4), block), head=nn.Linear(4, 2)).eval()
+        assert self.names(model, ["blocks.2"]) == ["blocks.0"]
+        assert self.names(model, ["blocks.2.0", "blocks.0"]) == ["blocks.0"]
+        assert same(model, torch.randn(2, 4), ["blocks.2"])
+
     @pytest.mark.parametrize(
         ("segments", "message"),
         [
             (["layer9"], r"no module named 'layer9'.*Did you mean"),
-            ([], "expected"),
-            ([3], "expected"),
+            (
+                ["block*"],
+                r"no module named 'block\*'\. Its modules are 'stem', 'layer1', 'layer2', 'head', .*, \.\.\.$",
+            ),
+            ([], 'expected "auto" or names'),
+            ([3], 'expected "auto" or names'),
+            (3, 'got 3, expected "auto" or names'),
+            (True, 'got True, expected "auto" or names'),
             ("layer*", r"expected .* list such as \['layer\*'\]"),
         ],
     )
     def test_what_is_no_module_is_refused(self, segments: object, message: str) -> None:
         with pytest.raises(InvalidInput, match=message):
             Explainer(ResNet(), segments=segments)  # type: ignore[arg-type]
+
+    def test_a_function_has_no_modules(self) -> None:
+        with pytest.raises(InvalidInput, match="It has none"):
+            Explainer(torch.relu, segments=["layer1"])
 
     def test_a_model_without_lists_has_no_automatic_ones(self) -> None:
         with pytest.raises(InvalidInput, match="Name the modules"):
@@ -314,6 +331,15 @@ class TestBoundaries:
     def test_a_batch_norm_folds_into_a_convolution_of_another_segment(self, segments: list[str], rules: str) -> None:
         model = settled(Parts(a=self.conv(), b=nn.BatchNorm2d(3), c=nn.ReLU(True), d=self.conv()))
         assert same(model, self.x, segments, rules)
+
+    @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.parametrize("inplace", [False, True])
+    def test_an_input_keeps_its_strides(self, count: int, inplace: bool) -> None:
+        """By the strides of a single sample, convolutions choose their algorithm."""
+        x = torch.randn(count, 4, 7, 7).contiguous(memory_format=torch.channels_last)
+        assert same(Parts(a=nn.Conv2d(4, 6, 3, padding=1), b=nn.ReLU(), c=nn.Conv2d(6, 2, 7)).eval(), x, ["a", "c"])
+        block = nn.Sequential(nn.ReLU(inplace), nn.Conv2d(4, 6, 3, padding=1))
+        assert same(Parts(a=nn.Conv2d(4, 4, 1), b=block, c=nn.Conv2d(6, 2, 7)).eval(), x, ["b"])
 
     @pytest.mark.parametrize("segments", [["b"], ["a", "b"], ["b", "c", "d"]])
     def test_a_segment_that_overwrites_its_input(self, segments: list[str]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import operator
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +34,7 @@ BESIDE, WORKING = 0.25, 16
 # How much of the memory is planned for.
 PLANNED = 0.8
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNITS = {"b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @dataclass(frozen=True)
@@ -81,14 +85,15 @@ def batches(
             f"memory is known for LRP alone; with method={explainer.method.name!r} give batch=..., such as batch=16"
         )
     limit = 0 if batch is not None else _bytes(memory) if memory is not None else available() // 2
-    total = len(data) if isinstance(data, Sized) else None
+    _require_collection(data)
+    total = _count(data)
     if total == 0:
-        raise InvalidInput("data holds no samples")
+        raise _empty()
     samples = _samples(data, target, total)
 
     def generate() -> Iterator[Attribution]:
         plan = _Plan(explainer, limit)
-        with _told(progress) as tell:
+        with _told(progress, total) as tell:
             done = 0
             for group in _groups(samples, plan.size if batch is None else lambda _: batch):
                 found = _explained(explainer, group, layers, attention)
@@ -96,7 +101,9 @@ def batches(
                     plan.learn(group)
                 yield found
                 done += len(group)
-                tell(done, total if _per_sample(data) else None)
+                tell(done)
+            if not done:
+                raise _empty()
 
     return generate()
 
@@ -127,10 +134,16 @@ def _bytes(memory: str | int) -> int:
     """4 * 2 ** 30 for "4 GiB"."""
     if isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", memory.lower()) if isinstance(memory, str) else None
-    if found is None or float(found[1]) == 0:
+    text = memory.strip().lower() if isinstance(memory, str) else ""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        raise InvalidInput(
+            f'memory: got {memory!r}, a size without a unit; write "{text} GiB", or a number of bytes as an int'
+        )
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmgt]i?)b?|(b))", text)
+    size = int(float(found[1]) * _UNITS[found[2] or found[3]]) if found is not None else 0
+    if size == 0:
         raise InvalidInput(f'memory: got {memory!r}, expected a size such as "4 GiB", or a number of bytes')
-    return int(float(found[1]) * _UNITS[found[2] or ""])
+    return size
 
 
 class _Plan:
@@ -171,10 +184,18 @@ def _process(field: str) -> int:
 
 def _too_little(sample: _Sample, need: Need, memory: int) -> InvalidInput:
     return InvalidInput(
-        f"sample {sample.index} alone takes about {need.sample / 2**20:.0f} MiB, and the weights that rules prepare "
-        f"{need.once / 2**20:.0f} MiB; with a reserve, {memory / 2**20:.0f} MiB are too little. Give more memory=, or "
-        'take Explainer(..., segments="auto"), which needs less'
+        f"sample {sample.index} alone takes about {_size(need.sample)}, and the weights that rules prepare "
+        f"{_size(need.once)}; with a reserve, {_size(memory)} are too little. Give more memory=, or take "
+        'Explainer(..., segments="auto"), which needs less'
     )
+
+
+def _size(count: int) -> str:
+    """1536 bytes as "1.5 KiB"."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"
 
 
 # ---- data
@@ -182,21 +203,21 @@ def _too_little(sample: _Sample, need: Need, memory: int) -> InvalidInput:
 
 def _samples(data: Any, target: Any, total: int | None) -> Iterator[_Sample]:
     """The samples one by one, with what is to be explained of each."""
-    each = _target_of_each(target, total if _per_sample(data) else None)
+    each = _target_of_each(target, total)
+    labelled = isinstance(target, str) and target == "label"
     for index, item in enumerate(_items(data)):
-        x, label = item if _is_pair(item) else (item, None)
-        if isinstance(target, str) and target == "label":
-            if label is None:
-                raise InvalidTarget(
-                    f'target="label" needs data of (sample, label) pairs; sample {index} is a {type(item).__name__}'
-                )
-            yield _Sample(index, x, _form(x, index), int(label))
+        if labelled:
+            x, label = _pair(item, index)
         else:
-            yield _Sample(index, x, _form(x, index), each(index))
+            x, label = item[0] if _has_label(item) else item, None
+        if isinstance(x, (tuple, list)) and len(x) == 1:  # as those of TensorDataset(x)
+            x = x[0]
+        form = _form(x, index)
+        yield _Sample(index, x, form, _class(label, index) if labelled else each(index))
 
 
 def _target_of_each(target: Any, total: int | None) -> Callable[[int], Any]:
-    if isinstance(target, Tensor) and target.dim() > 0:
+    if isinstance(target, (Tensor, np.ndarray)) and target.ndim > 0:
         target = target.tolist()
     if not isinstance(target, (list, tuple)):
         return lambda index: target
@@ -211,49 +232,137 @@ def _target_of_each(target: Any, total: int | None) -> Callable[[int], Any]:
     return of
 
 
-def _per_sample(data: Any) -> bool:
-    """Whether the length of data counts samples, and not batches."""
-    return not _is_loader(data)
+def _count(data: Any) -> int | None:
+    """How many samples there are, if that is known; of a DataLoader, whose length counts batches, only whether none."""
+    try:
+        count = len(data)
+    except TypeError:  # a generator has no length, nor has a DataLoader of a stream, though it is Sized
+        return None
+    return count if count == 0 or not _is_loader(data) else None
+
+
+def _empty() -> InvalidInput:
+    return InvalidInput("data holds no samples")
 
 
 def _is_loader(data: Any) -> bool:
     return isinstance(data, torch.utils.data.DataLoader) and data.batch_sampler is not None
 
 
-def _items(data: Any) -> Iterator[Any]:
-    if isinstance(data, (str, Mapping)):
+def _is_indexed(data: Any) -> bool:
+    """Whether this is a Dataset that is asked by index."""
+    return isinstance(data, torch.utils.data.Dataset) and isinstance(data, Sized)
+
+
+def _require_collection(data: Any) -> None:
+    """InvalidInput for what is no collection of samples."""
+    if isinstance(data, Tensor) and data.dim() == 0:
+        raise InvalidInput("data: got a tensor of one value, expected a tensor (samples, ...)")
+    if isinstance(data, (str, os.PathLike, Mapping)) or not (isinstance(data, Iterable) or _is_indexed(data)):
         raise InvalidInput(
             f"data: got a {type(data).__name__}, expected a tensor (samples, ...), or a list, Dataset or DataLoader of "
             "samples or of (sample, label) pairs"
         )
+
+
+def _items(data: Any) -> Iterator[Any]:
     if _is_loader(data):
+        default = data.collate_fn is torch.utils.data.default_collate
         for part in data:
-            yield from _unbatched(part)
+            yield from _unbatched(part, default)
     elif isinstance(data, Iterable):
         yield from data
-    elif isinstance(data, torch.utils.data.Dataset) and isinstance(data, Sized):
+    else:
         yield from (data[index] for index in range(len(data)))
-    else:
-        raise InvalidInput(f"data: got a {type(data).__name__}, which is no collection of samples")
 
 
-def _unbatched(part: Any) -> Iterator[Any]:
-    """The samples of a DataLoader's batch."""
+def _unbatched(part: Any, default: bool) -> list[Any]:
+    """The samples of a DataLoader's batch. Of torch's default collation, a list holds parts; of a function of the
+    user's, one within the batch may hold samples as well."""
+    readings = []
+    for columns in (False,) if default else (False, True):
+        with contextlib.suppress(_Uneven):
+            readings.append(_split(part, columns))
+    if not readings:
+        raise InvalidInput(
+            f"a batch of the DataLoader holds {_described(part)}, which can't be split into samples: of all parts the "
+            "first dimension must be the batch's, and equally long"
+        )
+    if len({_described(reading) for reading in readings}) > 1:
+        raise InvalidInput(
+            f"a batch of the DataLoader holds {_described(part)}, where a list may be of samples, or of several inputs "
+            "of each. Let collate_fn stack samples to one tensor, and return several inputs as a dict"
+        )
+    return readings[0]
+
+
+class _Uneven(Exception):
+    """Parts of a batch that aren't of the same number of samples."""
+
+
+def _split(part: Any, columns: bool, outermost: bool = True) -> list[Any]:
+    """The samples of a part of a batch. columns: whether a list within it is taken for one of samples, where it can be;
+    else only one of plain values is."""
+    if isinstance(part, (Tensor, np.ndarray)) and part.ndim > 0:
+        return list(part)
     if isinstance(part, Mapping):
-        size = len(next(iter(part.values())))
-        yield from ({key: value[i] for key, value in part.items()} for i in range(size))
-    elif isinstance(part, (tuple, list)):
-        yield from zip(*part, strict=True)
-    else:
-        yield from part
+        return [dict(zip(part, values, strict=True)) for values in _split(tuple(part.values()), columns)]
+    if not isinstance(part, (tuple, list)) or not part:
+        raise _Uneven
+    plain = not any(isinstance(each, (Tensor, np.ndarray, Mapping, tuple, list)) for each in part)
+    alike = len({(type(each), getattr(each, "ndim", None)) for each in part}) == 1
+    if plain or (columns and alike and not outermost):
+        return list(part)
+    found = [_split(each, columns, False) for each in part]
+    if len({len(each) for each in found}) > 1:
+        raise _Uneven
+    return list(zip(*found, strict=True))
 
 
-def _is_pair(item: Any) -> bool:
-    """Whether this is (sample, label)."""
-    if not (isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], (Tensor, Mapping))):
+def _described(part: Any) -> str:
+    """The shapes of tensors in a batch, as they stand in it, and what is in between."""
+    if isinstance(part, (Tensor, np.ndarray)):
+        return str(tuple(part.shape))
+    if isinstance(part, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_described(each)}" for key, each in part.items()) + "}"
+    if isinstance(part, (tuple, list)):
+        return "[" + ", ".join(map(_described, part)) + "]"
+    return type(part).__name__
+
+
+def _pair(item: Any, index: int) -> tuple[Any, Any]:
+    """(sample, label), where labels are asked for."""
+    if isinstance(item, (tuple, list)) and len(item) == 2:
+        return item[0], item[1]
+    size = f" of {len(item)}" if isinstance(item, (tuple, list)) else ""
+    raise InvalidTarget(
+        f'target="label" needs data of (sample, label) pairs; sample {index} is a {type(item).__name__}{size}'
+    )
+
+
+def _has_label(item: Any) -> bool:
+    """Whether this is (sample, label), and not a sample of two inputs, where labels aren't asked for."""
+    if not (isinstance(item, (tuple, list)) and len(item) == 2):
         return False
     label = item[1]
-    return isinstance(label, int) or (isinstance(label, Tensor) and label.dim() == 0 and not label.is_floating_point())
+    if isinstance(label, (Tensor, np.ndarray)):
+        return label.ndim == 0 and not (isinstance(label, Tensor) and label.is_floating_point())
+    return isinstance(label, (str, Number, np.generic)) or hasattr(label, "__index__")
+
+
+def _class(label: Any, index: int) -> int | str:
+    """The class that a label means: an index or a name."""
+    if isinstance(label, str):
+        return label
+    if isinstance(label, Tensor) and label.numel() == 1:
+        label = label.item()
+    try:
+        return operator.index(label)
+    except TypeError:
+        shown = f"of shape {tuple(label.shape)}" if isinstance(label, Tensor) else repr(label)
+        raise InvalidTarget(
+            f"sample {index}: the label {shown} is no class: expected an index or a class name"
+        ) from None
 
 
 def _form(x: Any, index: int) -> object:
@@ -263,7 +372,10 @@ def _form(x: Any, index: int) -> object:
         return tuple((key, _form(value, index)) for key, value in x.items())
     if isinstance(x, (tuple, list)):
         return tuple(_form(each, index) for each in x)
-    raise InvalidInput(f"sample {index} holds a {type(x).__name__}, expected a tensor, or a tuple or dict of them")
+    raise InvalidInput(
+        f"sample {index} holds a {type(x).__name__}, expected a tensor, or a tuple or dict of them"
+        + ("; write torch.from_numpy(array)" if isinstance(x, np.ndarray) else "")
+    )
 
 
 def _groups(samples: Iterable[_Sample], size: Callable[[_Sample], int]) -> Iterator[list[_Sample]]:
@@ -311,35 +423,51 @@ def _naming(group: list[_Sample], again: Callable[[_Sample], object] | None = No
         yield
     except Exception as error:
         if again is None or len(group) == 1:
-            raise _named(f"sample {group[0].index}", error) from error
+            raise _named(f"sample {group[0].index}", error, _hint(group[0], error)) from error
         for sample in group:
             try:
                 again(sample)
             except Exception as alone:
-                raise _named(f"sample {sample.index}", alone) from error
+                raise _named(f"sample {sample.index}", alone, _hint(sample, alone)) from error
         raise _named(f"samples {group[0].index} to {group[-1].index}, together", error) from error
 
 
-def _named(which: str, error: Exception) -> RelpropError:
+def _named(which: str, error: Exception, hint: str = "") -> RelpropError:
     kind = type(error) if isinstance(error, RelpropError) else RelpropError
-    return kind(f"{which}: {error}")
+    return kind(f"{which}: {error}" if not hint else f"{which}: {str(error).rstrip('.')}. {hint}")
+
+
+def _hint(sample: _Sample, error: Exception) -> str:
+    """What to look at where a model can't take a sample, or makes something else of it than scores: its shape."""
+    if isinstance(error, RelpropError) and "the model returned shape" not in str(error):
+        return ""
+    last = sample.x[-1] if isinstance(sample.x, (tuple, list)) else None
+    labelled = isinstance(last, Tensor) and last.numel() == 1
+    return f"Samples are given without the batch's dimension; this one has shape {_shape(sample.x)}" + (
+        '. If its last tensor is a label, write target="label", or give [x for x, _ in data]' if labelled else ""
+    )
+
+
+def _shape(x: Any) -> object:
+    if isinstance(x, Tensor):
+        return tuple(x.shape)
+    return {key: _shape(each) for key, each in x.items()} if isinstance(x, Mapping) else tuple(map(_shape, x))
 
 
 @contextlib.contextmanager
-def _told(progress: bool | Progress) -> Iterator[Progress]:
-    """What to call with (samples done, samples in all): the caller's own, or a bar on a terminal."""
+def _told(progress: bool | Progress, total: int | None) -> Iterator[Callable[[int], None]]:
+    """What to call with the samples done: the caller's own, or a bar on a terminal, or a count if no end is known."""
     if callable(progress):
-        yield progress
-        return
-    if not progress or not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    import typer
+        yield lambda done: progress(done, total)
+    elif not progress or not sys.stderr.isatty():
+        yield lambda done: None
+    elif total is None:
+        try:
+            yield lambda done: print(f"\rexplaining  {done} samples", end="", file=sys.stderr, flush=True)
+        finally:
+            print(file=sys.stderr)
+    else:
+        import typer
 
-    with typer.progressbar(length=1, label="explaining", file=sys.stderr) as bar:
-
-        def tell(done: int, total: int | None) -> None:
-            bar.length = total or done + 1
-            bar.update(done - bar.pos)
-
-        yield tell
+        with typer.progressbar(length=total, label="explaining", file=sys.stderr) as bar:
+            yield lambda done: bar.update(done - bar.pos)

@@ -109,7 +109,8 @@ class _Given:
         leaf = value.detach().requires_grad_()
         if self.changed:
             leaf = leaf.clone()
-        made = leaf.view_as(leaf) if self.view or not self.changed else leaf
+        # [...] keeps the strides, by which a kernel is chosen; view_as changes those of dimensions of size one.
+        made = leaf[...] if self.view or not self.changed else leaf
         trace._register(self.node.operation, made, self.node)
         return made
 
@@ -131,7 +132,7 @@ class Segment:
         nodes = [trace.node(tensor) for tensor in given]
         self._first, self._nodes_before = len(trace.operations), len(trace.nodes)
         self._places: list[tuple[weakref.ref[Recomputed], torch.Size, torch.dtype]] = []
-        self._outputs: list[tuple[torch.Size, int]] = []
+        self._outputs: list[tuple[torch.Size, tuple[int, str]]] = []
         self._held: list[Affine] = []
         # What stays all the same: ids of values that belong to operations before the segment, or that are held.
         self._pinned: set[int] = set()
@@ -579,6 +580,6 @@ def _tensors(value: Any) -> list[Tensor]:
     return tensors_in(value)
 
 
-def _sum_of(tensor: Tensor) -> tuple[torch.Size, int]:
+def _sum_of(tensor: Tensor) -> tuple[torch.Size, tuple[int, str]]:
     """The shape and the checksum of a result, which are equal for equal values."""
     return tensor.shape, checksum(torch.view_as_real(tensor) if tensor.is_complex() else tensor)

@@ -46,7 +46,7 @@ def stages(model: Model, segments: Segments) -> list[Stage]:
         segments = [segments]
     elif isinstance(segments, str):
         raise InvalidInput(f'segments: got {segments!r}, expected "auto" or a list such as [{segments!r}]')
-    if not segments or not all(isinstance(name, str) for name in segments):
+    if not isinstance(segments, Sequence) or not segments or not all(isinstance(name, str) for name in segments):
         raise InvalidInput(f'segments: got {segments!r}, expected "auto" or names of modules such as ["layer1.*"]')
     return _named(model, segments)
 
@@ -55,13 +55,32 @@ def _named(model: Model, names: Sequence[str]) -> list[Stage]:
     modules = {name: module for module, name in named_modules(model) if name}
     chosen: dict[str, nn.Module] = {}
     for name in names:
-        fitting = [name] if name in modules else fnmatch.filter(modules, name)
+        only = name if name in modules else _first_name(model, name, modules)
+        fitting = [only] if only is not None else fnmatch.filter(modules, name)
         if not fitting:
-            close = difflib.get_close_matches(name, modules, n=3)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise InvalidInput(f"segments: the model has no module named {name!r}.{hint}")
+            raise InvalidInput(f"segments: the model has no module named {name!r}. {_instead(name, list(modules))}")
         chosen.update({each: modules[each] for each in fitting})
     return [Stage(name, (module,)) for name, module in chosen.items() if not _within(name, chosen)]
+
+
+def _first_name(model: Model, name: str, modules: dict[str, nn.Module]) -> str | None:
+    """The name under which a module is listed that a model has under this name too; None if it has none."""
+    try:
+        found = model.get_submodule(name) if isinstance(model, nn.Module) else None
+    except AttributeError:
+        return None
+    return next((each for each, module in modules.items() if module is found), None)
+
+
+def _instead(name: str, modules: list[str]) -> str:
+    """Names to write instead of one that there isn't: those like it, or else the outermost."""
+    if not modules:
+        return "It has none"
+    close = difflib.get_close_matches(name, modules, n=3)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    first = sorted(modules, key=lambda each: each.count("."))[:5]
+    return f"Its modules are {', '.join(map(repr, first))}{', ...' if len(modules) > len(first) else ''}"
 
 
 def _within(name: str, others: dict[str, nn.Module]) -> bool:
