@@ -302,8 +302,10 @@ class TestPicturesAndTexts:
             texts["input_ids"],
             rules="attn-lrp",
         )
-        assert torch.allclose(2 * found.relevance["pixel_values"], by_pixels.relevance, rtol=1e-6, atol=1e-10)
-        assert torch.allclose(2 * found.relevance["input_ids"], by_tokens.relevance, rtol=1e-6, atol=1e-10)
+        # A stabiliser of 1e-6 beside the score itself is met on one of the two ways; the score hangs on the vocabulary.
+        rounding = 1e-6 * max(1.0, 1 / float(found.score.abs().min()))
+        assert torch.allclose(2 * found.relevance["pixel_values"], by_pixels.relevance, rtol=rounding, atol=1e-10)
+        assert torch.allclose(2 * found.relevance["input_ids"], by_tokens.relevance, rtol=rounding, atol=1e-10)
 
     def test_without_a_target_it_says_which(self) -> None:
         given = self.given(1)
