@@ -162,6 +162,22 @@ class Affine:
         self._account(relevance, d, s, eps, bias)
         return s
 
+    def share_apart(
+        self,
+        v: Tensor,
+        z: Tensor,
+        below: Tensor,
+        eps: float,
+        biases: tuple[Tensor | None, Tensor | None],
+        parts: tuple[float, float],
+    ) -> tuple[Tensor, Tensor]:
+        if eps and not self.report:
+            in_pieces(partial(_shared_apart, eps, parts), v, z, below)
+            return v, below
+        above = torch.sub(z, below).clamp_(min=eps)
+        s_above = self.share(v, z, above, eps, biases[0], parts[0])
+        return s_above, self.share(v, z, below, eps, biases[1], parts[1])
+
     def _account(self, relevance: Tensor, d: Tensor, s: Tensor, eps: float, bias: Tensor | None) -> None:
         """Note what the bias, the stabiliser and empty denominators absorb of s = R / d, d = z + eps s(z)."""
         if self.report:
@@ -202,6 +218,14 @@ def _shared(part: float, d: Tensor, z: Tensor, v: Tensor) -> None:
     if part != 1:
         relevance.mul_(part)
     torch.div(relevance, d, out=d)
+
+
+def _shared_apart(eps: float, parts: tuple[float, float], v: Tensor, z: Tensor, below: Tensor) -> None:
+    """v, below = part_1 z v / (z - below), part_2 z v / below; where z < 0, and v = 0, any divisor but zero will do."""
+    relevance = z * v
+    above = torch.sub(z, below).clamp_(min=eps)
+    torch.div(relevance, above, out=v).mul_(parts[0])
+    torch.div(relevance, below, out=below).mul_(parts[1])
 
 
 class _AffineFunction(torch.autograd.Function):

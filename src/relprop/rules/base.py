@@ -75,6 +75,17 @@ class Layer(Protocol):
     ) -> Tensor:
         """part R_j / d_j, R_j = z_j v_j, written over d = z'_j + eps s(z'_j): `divide` by z'_j, in less memory."""
 
+    def share_apart(
+        self,
+        v: Tensor,
+        z: Tensor,
+        below: Tensor,
+        eps: float,
+        biases: tuple[Tensor | None, Tensor | None],
+        parts: tuple[float, float],
+    ) -> tuple[Tensor, Tensor]:
+        """`share` by z - below and by below = z-_j - eps of a `rectified` output, written over v and below."""
+
     def note(self, cause: str, part: Tensor | None, s: Tensor) -> None:
         """Enter `part * s`, a share of relevance that no input gets, in the conservation report (if one is made)."""
 

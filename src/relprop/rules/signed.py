@@ -127,12 +127,13 @@ class AlphaBeta(Rule):
         if layer.rectified:
             # z is the sum of both. Where relevance is z > 0, and z - z- a sum of positive numbers; where it is not,
             # the other way round it would be rounding that is left.
-            above = torch.sub(z, below).clamp_(min=eps)
+            s_above, s_below = layer.share_apart(v, z, below, eps, (b_plus, b_minus), (self.alpha, -self.beta))
         else:
             above = z_by_sign(layer, x, w_plus, w_minus, plus(b_plus, eps, z))
-        v_x = v_by_sign(layer, x, layer.share(v, z, above, eps, b_plus, self.alpha), w_plus, w_minus)
-        del above  # of the largest layers' size, as is what comes next
-        return v_x.add_(v_by_sign(layer, x, layer.share(v, z, below, eps, b_minus, -self.beta), w_minus, w_plus))
+            s_above = layer.share(v, z, above, eps, b_plus, self.alpha)
+            s_below = layer.share(v, z, below, eps, b_minus, -self.beta)
+        v_x = v_by_sign(layer, x, s_above, w_plus, w_minus)
+        return v_x.add_(v_by_sign(layer, x, s_below, w_minus, w_plus))
 
 
 @dataclass(frozen=True)
