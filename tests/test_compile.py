@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,16 @@ def test_an_encoder_behind_a_linear_layer_is_joined_with_it_as_step_by_step() ->
     for rules in ("epsilon", "attn-lrp"):
         expected = relprop.Explainer(model, rules)(x, 1).relevance
         assert torch.equal(relprop.Explainer(model, rules, compile="graph")(x, 1).relevance, expected)
+
+
+def test_one_is_no_true() -> None:
+    with pytest.raises(InvalidInput, match="compile: got 1, expected True"):
+        relprop.Explainer(nn.Linear(2, 2).eval(), compile=1)  # type: ignore[arg-type]
+
+
+def test_an_explainer_that_records_is_exported_as_one_that_does_not(tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval(), torch.rand(2, 6)
+    relprop.Explainer(model, "epsilon", compile="graph").export(tmp_path / "explain.pt2", x, 1)
+    score, relevance = torch.export.load(tmp_path / "explain.pt2").module()(x)
+    expected = relprop.explain(model, x, 1, rules="epsilon")
+    assert same(relevance, expected.relevance) and same(score, expected.score)

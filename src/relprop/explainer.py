@@ -274,7 +274,8 @@ class Explainer:
         """
         from relprop.export.program import export
 
-        export(self, path, example, target, dynamic_batch=dynamic_batch)
+        stepwise = self if self._compiled is None else self._compiled.eager
+        export(stepwise, path, example, target, dynamic_batch=dynamic_batch)
 
     def _unsupported(self, session: Session) -> Report:
         operations = tuple(flow_of(op, {}) for op in session.trace.operations)

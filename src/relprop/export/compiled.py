@@ -49,7 +49,7 @@ class Compiled:
     """
 
     def __init__(self, explainer: Explainer, how: Compile) -> None:
-        if how not in (True, "graph"):
+        if not (how is True or how == "graph"):
             raise InvalidInput(f'compile: got {how!r}, expected True, False or "graph"')
         if explainer.method is not None or explainer._stages:
             raise InvalidInput("compile= is for LRP without segments=. Leave it away with method= and segments=")
