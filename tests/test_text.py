@@ -519,6 +519,11 @@ class Page(HTMLParser):
         return [found for tag, found in self.tags if tag == "span" and "title" in found]
 
 
+def unstyled(html: str) -> str:
+    """The HTML without the styles of its elements."""
+    return re.sub(r' style="[^"]*"', "", html)
+
+
 class TestHtml:
     def test_the_text_stands_there_as_it_was_given_and_runs_nothing(self) -> None:
         for html in (of(NASTY, 1.0, -2.0).to_html(), *[_page(of(NASTY, 1.0, -2.0))]):
@@ -530,8 +535,8 @@ class TestHtml:
 
     def test_the_largest_word_has_full_colour_and_zero_the_colour_of_the_page(self) -> None:
         words = Page(of("a b c d", 2.0, -1.0, 0.0, 0.001).to_html()).words
-        assert words[0]["style"] == f"background:rgba({','.join(map(str, POSITIVE))},1)"
-        assert words[1]["style"] == f"background:rgba({','.join(map(str, NEGATIVE))},0.5)"
+        assert str(words[0]["style"]).endswith(f"background:rgba({','.join(map(str, POSITIVE))},1)")
+        assert str(words[1]["style"]).endswith(f"background:rgba({','.join(map(str, NEGATIVE))},0.5)")
         assert "style" not in words[2]
         assert "style" in words[3]
 
@@ -543,7 +548,7 @@ class TestHtml:
     def test_each_value_can_be_read_on_the_word_and_in_the_table(self) -> None:
         html = of("good Zed", 0.125, -0.25).to_html()
         assert [word["title"] for word in Page(html).words] == ["good: +0.125", "Zed: -0.25, not in the vocabulary"]
-        rows = re.findall(r"<tr><td.*?>(\d+)</td><td><bdi>(.*?)</bdi>.*?</td><td.*?>(.*?)</td></tr>", html)
+        rows = re.findall(r"<tr><td.*?>(\d+)</td><td><bdi>(.*?)</bdi>.*?</td><td.*?>(.*?)</td></tr>", unstyled(html))
         assert rows == [("1", "Zed", "-0.25"), ("2", "good", "+0.125")]
 
     def test_the_parts_of_a_word_are_told_with_it(self) -> None:
@@ -555,7 +560,7 @@ class TestHtml:
     def test_every_word_of_a_long_text_is_in_the_table_and_most_of_it_folded_away(self) -> None:
         text = " ".join(f"w{i}" for i in range(3000))
         html = of(text, *[float(i) for i in range(3000)]).to_html()
-        assert len(re.findall("<tr><td", html)) == 3000
+        assert len(re.findall("<tr><td", unstyled(html))) == 3000
         assert html.index("the other 2990 words") > html.index("<details>") > html.index(">w2990<")
 
     def test_the_legend_says_in_words_what_the_colours_mean(self) -> None:
@@ -568,6 +573,7 @@ class TestHtml:
 
     def test_score_sum_rules_and_notes_are_said_and_escaped(self) -> None:
         html = explained(split("a b"), [1.0, 0.5], notes=("x < y",), labels=("<neg>", "pos")).to_html()
+        html = unstyled(html)
         for said in (
             "&lt;neg&gt;: +1.5",
             "<dd>lrp, auto: epsilon</dd>",

@@ -402,7 +402,11 @@ class TestNextToken:
         difference(found, model, self.given(), lambda out: out.logits[:, -1, the], lambda out: out.logits[:, -1, and_])
         parts = [explain_text(model, bpe(), self.PROMPT, each) for each in (" the", " and")]
         assert float(found.score) == pytest.approx(float(parts[0].score - parts[1].score))
-        assert found.label == '"the" as the next token rather than "and"'
+        assert found.label == '" the" as the next token rather than " and"'
+
+    def test_a_token_that_begins_a_word_is_told_from_one_within_it(self) -> None:
+        claims = [explain_text(gpt2(), bpe(), self.PROMPT, each).label for each in (" the", "he")]
+        assert claims == ['" the" as the next token', '"he" as the next token']
 
     def test_words_have_the_spaces_of_bytes_left_out(self) -> None:
         found = explain_text(gpt2(), bpe(), f"{self.PROMPT} 한국 😀!")
@@ -423,7 +427,7 @@ class TestNextToken:
             (9999, "target 9999 is out of range"),
             (-1, "ids start at 0"),
             (targets.next_token(" the", position="Berlin"), "no 'Berlin' in the text"),
-            (targets.contrast(" the", " the"), "'the' is what is explained already"),
+            (targets.contrast(" the", " the"), "' the' is what is explained already"),
         ],
     )
     def test_what_is_not_there_is_said(self, target: Any, said: str) -> None:
@@ -441,7 +445,7 @@ class TestNextToken:
         html = found.to_html()
         assert "→ the (rather than and)</div>" in html
         assert (
-            "evidence for &quot;the&quot; as the next token" in html or 'evidence for "the" as the next token' in html
+            "evidence for &quot; the&quot; as the next token" in html or 'evidence for " the" as the next token' in html
         )
         inside = explain_text(gpt2(), bpe(), self.PROMPT, targets.next_token(" and", position="is")).passage()
         assert inside.text == "Paris is [→ and] the capital of"

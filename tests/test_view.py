@@ -420,6 +420,7 @@ class TestPlot:
         drawn = images.plot(index=1)
         assert isinstance(drawn, figures.Figure)
         assert ("matplotlib.pyplot" in sys.modules) is before
+        assert drawn._repr_png_().startswith(b"\x89PNG")  # in a notebook that has no pyplot
         axes = drawn.axes[0]
         assert np.array_equal(np.asarray(axes.images[0].get_array()), pixels(images.to_pil(1, scale=1)))
         assert axes.get_title().startswith("dog")

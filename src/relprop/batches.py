@@ -6,7 +6,6 @@ import contextlib
 import operator
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Number
@@ -20,12 +19,11 @@ from torch import Tensor
 from relprop.attribution import Attribution
 from relprop.errors import InvalidInput, InvalidTarget, RelpropError
 from relprop.inputs import Inputs
+from relprop.progress import Progress, telling
 from relprop.targets import Target
 
 if TYPE_CHECKING:
     from relprop.explainer import Explainer
-
-Progress = Callable[[int, "int | None"], None]
 
 # What an explanation takes beside what is kept, as a part of that, and in tensors as large as the largest of it: what a
 # rule computes with on its way back, and what the allocator holds on to. The most that was measured, nearly.
@@ -93,7 +91,7 @@ def batches(
 
     def generate() -> Iterator[Attribution]:
         plan = _Plan(explainer, limit)
-        with _told(progress, total) as tell:
+        with telling(progress, "explaining samples") as tell:
             done = 0
             for group in _groups(samples, plan.size if batch is None else lambda _: batch):
                 found = _explained(explainer, group, layers, attention)
@@ -101,7 +99,7 @@ def batches(
                     plan.learn(group)
                 yield found
                 done += len(group)
-                tell(done)
+                tell(done, total)
             if not done:
                 raise _empty()
 
@@ -452,22 +450,3 @@ def _shape(x: Any) -> object:
     if isinstance(x, Tensor):
         return tuple(x.shape)
     return {key: _shape(each) for key, each in x.items()} if isinstance(x, Mapping) else tuple(map(_shape, x))
-
-
-@contextlib.contextmanager
-def _told(progress: bool | Progress, total: int | None) -> Iterator[Callable[[int], None]]:
-    """What to call with the samples done: the caller's own, or a bar on a terminal, or a count if no end is known."""
-    if callable(progress):
-        yield lambda done: progress(done, total)
-    elif not progress or not sys.stderr.isatty():
-        yield lambda done: None
-    elif total is None:
-        try:
-            yield lambda done: print(f"\rexplaining  {done} samples", end="", file=sys.stderr, flush=True)
-        finally:
-            print(file=sys.stderr)
-    else:
-        import typer
-
-        with typer.progressbar(length=total, label="explaining", file=sys.stderr) as bar:
-            yield lambda done: bar.update(done - bar.pos)

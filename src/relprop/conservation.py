@@ -62,3 +62,9 @@ class Conservation:
         ]
         lines += [f"  {cause}: {amount:+.6g}" for cause, amount in self.absorbed.items()]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The balance in a notebook, and the operations that passed less or more on than they received."""
+        from relprop.view.tables import balance, fragment, losses
+
+        return fragment([balance(self), losses(self)], "Where the relevance went")

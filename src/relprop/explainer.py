@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from relprop.attribution import Attribution
-from relprop.batches import Need, Progress, batches
+from relprop.batches import Need, batches
 from relprop.conservation import OperationFlow
 from relprop.engine.segments import in_segments, memory_of
 from relprop.engine.trace import Trace
@@ -21,7 +21,9 @@ from relprop.models.huggingface import apart, is_pipeline, model_of, names_of_cl
 from relprop.models.prepare import module_names, prepare, refuse_training
 from relprop.models.stages import Segments, stages
 from relprop.presets import Bounds, Rules, rule_map
+from relprop.progress import Progress
 from relprop.report import Report
+from relprop.results import Comparison, Explanations
 from relprop.rulemap import RuleMap
 from relprop.rules import Rule
 from relprop.session import Seed, Session, Start, detached, flow_of, released_buffers, structured
@@ -157,14 +159,14 @@ class Explainer:
         if self.method is not None:
             self._require_lrp(self.method, seed, layers, attention)
             of_each = [self._by_method(self.method, x, each) for each in ([target] if targets is None else targets)]
-            return of_each[0] if targets is None else of_each
+            return of_each[0] if targets is None else Explanations(of_each)
         wanted = [target] if targets is None else list(targets)
         if self._compiled is not None:
             self._compiled.require_plain(seed, layers, attention)
             of_each = [self._compiled(x, each) for each in wanted]
-            return of_each[0] if targets is None else of_each
+            return of_each[0] if targets is None else Explanations(of_each)
         found = [row[0] for row in self._explain(x, wanted, [self._map], seed, layers, attention)]
-        return found[0] if targets is None else found
+        return found[0] if targets is None else Explanations(found)
 
     def compare(
         self,
@@ -174,8 +176,8 @@ class Explainer:
         *,
         methods: Sequence[str | Method] = (),
         layers: Sequence[str] = (),
-    ) -> dict[str, Attribution]:
-        """Several explanations of the same score: {name of the preset, rule map or method: Attribution}.
+    ) -> Comparison:
+        """Several explanations of the same score, a dict {name of the preset, rule map or method: Attribution}.
 
         rules: rule maps of LRP, which share one forward pass. methods: as `method` of `explain`; "lrp" stands for this
         explainer's own rules. layers: for the rule maps.
@@ -186,7 +188,7 @@ class Explainer:
             raise InvalidInput(f"compare: got methods={methods!r}, expected a list such as ['lrp', 'gradient']")
         if not rules and not methods:
             raise InvalidInput("compare: give rules=['epsilon', ...], methods=['lrp', 'gradient', ...], or both")
-        found: dict[str, Attribution] = {}
+        found = Comparison()
         chosen = [_method_of(each) for each in methods]
         if rules:
             maps = [rule_map(r, self.bounds) for r in rules]
@@ -241,7 +243,8 @@ class Explainer:
         memory: what may be used beside model and data, such as "4 GiB", or a number of bytes; None: half of what is
             free. The first sample of each shape is explained to see what that takes; 80 % are planned for.
         batch: samples at a time, instead.
-        progress: True for a bar on a terminal, or a function of (samples done, samples in all or None).
+        progress: True for a bar on a terminal or in a notebook, or a function of (samples done, samples in all or
+            None).
 
         Raises children of RelpropError; the message names the sample, counted from 0.
         """

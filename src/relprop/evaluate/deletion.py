@@ -13,7 +13,6 @@ from torch.nn.utils.rnn import pad_sequence
 from relprop.errors import InvalidInput
 from relprop.evaluate.explanations import (
     Explanation,
-    Progress,
     checked_explanations,
     class_scores,
     ranks,
@@ -21,6 +20,7 @@ from relprop.evaluate.explanations import (
 )
 from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table, leads, with_error
 from relprop.models.prepare import refuse_training
+from relprop.progress import Progress, told
 
 Deletion = Literal["zero", "remove"]
 NO_WORD = -1  # at a position from which nothing may be deleted
@@ -78,7 +78,7 @@ def word_deletion(
     random_orders: int = 10,
     seed: int = 0,
     batch_size: int = 100,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> WordDeletion:
     """The model's accuracy after words were deleted in the order of their relevance.
 
@@ -103,7 +103,7 @@ def word_deletion(
             deleted as a whole. By default each id other than 0, and each time step that is not all zero, is a word.
         most: delete from at most so many of the samples classified correctly, and of those falsely: the first ones.
         random_orders: how many random orders the floor is the mean of; 0 for no floor.
-        progress: called with (samples done, samples to do).
+        progress: True for a bar on a terminal or in a notebook, or a function of (samples done, samples to do).
 
     Raises InvalidInput for arguments that don't fit, and what the explanations raise.
     """
@@ -120,8 +120,8 @@ def word_deletion(
     names = (*explained, *([RANDOM] if random_orders else []))
     hits = {name: torch.zeros(len(samples), max_deletions + 1, dtype=torch.float64) for name in names}
     chance = torch.Generator().manual_seed(seed)
-    todo, done = [i for i in near if used[i]], 0
-    for chosen in _batches(todo, batch_size):
+    todo = list(_batches([i for i in near if used[i]], batch_size))
+    for chosen in told(todo, progress, "deleting words", len):
         x = _padded(samples, chosen)
         places = _padded(numbers, chosen, NO_WORD)
         work = _Work(model, x, truth[chosen], right[chosen], places, max_deletions, deletion)
@@ -131,9 +131,6 @@ def word_deletion(
         for _ in range(random_orders):
             keys = torch.rand(work.words.shape, generator=chance, dtype=torch.float64)
             hits[RANDOM][chosen] += work.hits(keys) / random_orders
-        done += len(chosen)
-        if progress is not None:
-            progress(done, len(todo))
     correct, false = used & right, used & ~right
     return WordDeletion(
         _curves("classified correctly", "most", {name: found[correct] for name, found in hits.items()}),

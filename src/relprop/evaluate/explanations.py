@@ -17,7 +17,6 @@ from relprop.presets import Bounds
 
 # A relprop.Explainer or another function of (x, target); or the relevance of each sample.
 Explanation = Callable[..., Any] | Tensor | Sequence[Tensor]
-Progress = Callable[[int, int], object]
 
 
 def explainers(model: Callable[..., Any], names: Sequence[str], bounds: Bounds | None = None) -> dict[str, Explanation]:

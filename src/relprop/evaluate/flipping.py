@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from relprop.errors import InvalidInput
 from relprop.evaluate.explanations import (
     Explanation,
-    Progress,
     checked_explanations,
     class_scores,
     ranks,
@@ -21,6 +20,7 @@ from relprop.evaluate.explanations import (
 )
 from relprop.evaluate.measurement import RANDOM, Curves, Measurement, Table, leads, with_error
 from relprop.models.prepare import refuse_training
+from relprop.progress import Progress, told
 
 Fill = float | Literal["uniform", "mean"]
 
@@ -80,7 +80,7 @@ def pixel_flipping(
     random_orders: int = 5,
     seed: int = 0,
     batch_size: int = 100,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> PixelFlipping:
     """The score of the explained class as regions are replaced in the order of their relevance.
 
@@ -101,7 +101,7 @@ def pixel_flipping(
         bounds: (low, high), what values a picture may have; by default the lowest and highest in `x`.
         probabilities: follow the softmax of the scores instead of the score itself.
         random_orders: how many random orders the floor is the mean of; 0 for no floor.
-        progress: called with (pictures done, pictures to do).
+        progress: True for a bar on a terminal or in a notebook, or a function of (pictures done, pictures to do).
 
     Raises InvalidInput for arguments that don't fit, and what the explanations raise.
     """
@@ -114,7 +114,7 @@ def pixel_flipping(
     low, high = (float(x.min()), float(x.max())) if bounds is None else bounds
     names = (*explained, *([RANDOM] if random_orders else []))
     scores = {name: torch.zeros(2, len(x), count + 1, dtype=torch.float64) for name in names}
-    for chosen in torch.split(torch.arange(len(x)), batch_size):
+    for chosen in told(torch.split(torch.arange(len(x)), batch_size), progress, "replacing regions", len):
         pictures = x[chosen]
         classes = class_scores(model, pictures).argmax(1) if targets is None else targets[chosen].to(x.device)
         work = _Work(model, pictures, classes, _values(pictures, fill, low, high, chance), region, side, probabilities)
@@ -124,8 +124,6 @@ def pixel_flipping(
         for _ in range(random_orders):
             keys = torch.rand(len(chosen), regions, generator=chance, dtype=torch.float64)
             scores[RANDOM][:, chosen] += work.curves(keys, count) / random_orders
-        if progress is not None:
-            progress(int(chosen[-1]) + 1, len(x))
     y_label = "probability" if probabilities else "score"
     most, least = (
         Curves.of(

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from relprop.errors import InvalidFile
+from relprop.errors import InvalidFile, MissingExtra
 from relprop.view.files import write_whole
 
 if TYPE_CHECKING:
@@ -114,6 +114,22 @@ class Measurement(ABC):
 
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.tables()))
+
+    def _repr_html_(self) -> str:
+        """The curves, where matplotlib is installed, and the tables, in a notebook."""
+        from relprop.view.tables import chart, fragment, notes, table
+
+        parts = []
+        if self.curves():
+            try:
+                from relprop.evaluate.figure import drawn
+
+                parts.append(chart(drawn(self.curves(), "png"), "The curves of the tables below"))
+            except MissingExtra as error:
+                parts.append(notes([f"No picture of the curves: {error}"]))
+        for each in self.tables():
+            parts.append(table(each.columns, each.rows, range(1, len(each.columns)), each.title))
+        return fragment(parts)
 
     def to_markdown(self) -> str:
         """The tables in Markdown."""

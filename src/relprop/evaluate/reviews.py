@@ -10,7 +10,8 @@ import torch
 from relprop import zoo
 from relprop.errors import InvalidInput
 from relprop.evaluate.deletion import Deletion, WordDeletion, word_deletion
-from relprop.evaluate.explanations import Progress, explainers
+from relprop.evaluate.explanations import explainers
+from relprop.progress import Progress
 from relprop.text.encoding import Encoding
 from relprop.zoo.networks import ReviewTransformer
 from relprop.zoo.review_data import Review, read_english, read_korean
@@ -28,7 +29,7 @@ def delete_from_reviews(
     most: int | None = None,
     random_orders: int = 10,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> WordDeletion:
     """`word_deletion` of a zoo model that reads reviews, on the reviews of `data` held out.
 

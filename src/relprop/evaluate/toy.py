@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from relprop.evaluate.explanations import Progress
 from relprop.evaluate.measurement import Measurement, Table
 from relprop.explainer import Explainer
 from relprop.methods import Method, Occlusion
+from relprop.progress import Progress, told
 from relprop.rulemap import RuleMap
 from relprop.rules import Absolute, Epsilon, Half, ProductRule, Proportional, SignalTakesAll
 
@@ -137,27 +137,22 @@ def measure(
     eps: float = 1e-6,
     signed: bool = False,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> ToyFigures:
     """The figures of networks trained on each task (see `relprop.evaluate.toy_training.train`).
 
-    eps: the stabiliser. signed: distractors of both signs. progress: called with (networks done, networks to do).
+    eps: the stabiliser. signed: distractors of both signs. progress: True for a bar, or a
+        function of (networks done, networks to do).
     """
     data = sequences(TEST_SEQUENCES, torch.Generator().manual_seed(seed), signed)
-    todo = sum(map(len, networks.values()))
-    figures: dict[str, dict[str, tuple[Fidelity, ...]]] = {}
+    todo = [(task, model) for task, models in networks.items() for model in models]
+    figures: dict[str, dict[str, tuple[Fidelity, ...]]] = {task: {} for task in networks}
     errors: dict[str, tuple[float, ...]] = {}
-    done = 0
-    for task, models in networks.items():
-        figures[task] = {}
-        for model in models:
-            for name, explain in explainers(model, eps).items():
-                found = fidelity(explain, data, TASKS[task])
-                figures[task][name] = (*figures[task].get(name, ()), found)
-            errors[task] = (*errors.get(task, ()), error(model, data, TASKS[task]))
-            done += 1
-            if progress is not None:
-                progress(done, todo)
+    for task, model in told(todo, progress, "explaining networks"):
+        for name, explain in explainers(model, eps).items():
+            found = fidelity(explain, data, TASKS[task])
+            figures[task][name] = (*figures[task].get(name, ()), found)
+        errors[task] = (*errors.get(task, ()), error(model, data, TASKS[task]))
     return ToyFigures(figures, errors)
 
 

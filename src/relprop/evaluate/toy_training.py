@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from relprop.errors import RelpropError
-from relprop.evaluate.explanations import Progress
 from relprop.evaluate.toy import LONGEST, TASKS, TEST_SEQUENCES, Calculator, Sequences, error, sequences
+from relprop.progress import Progress, telling
 
 CONVERGED = 1e-4  # mean squared error on sequences that were not trained on
 STARTS = 64
@@ -33,15 +33,15 @@ def train(
     biases: bool = False,
     signed: bool = False,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> list[nn.Module]:
     """The first `count` networks of this task, "addition" or "subtraction", that converge.
 
     From each start, drawn as nn.LSTM draws it, a network is trained until its mean squared error is below half of
     `converged`, and taken if it is below `converged` on 2,500 other sequences too. Deterministic given the seed.
 
-    biases: give the candidate and the head a bias. signed: distractors of both signs. progress: called with (networks
-    converged, count).
+    biases: give the candidate and the head a bias. signed: distractors of both signs. progress: True for a
+    bar, or a function of (networks converged, count).
     Raises RelpropError where too few converge.
     """
     chance = torch.Generator().manual_seed(seed)
@@ -50,19 +50,19 @@ def train(
         free[list(CONSTANTS)] = 0
     found: list[nn.Module] = []
     least = math.inf
-    for _ in range(MOST_ROUNDS):
-        data, held_out = (sequences(size, chance, signed) for size in (TRAINING_SEQUENCES, TEST_SEQUENCES))
-        starts = free * (2 * torch.rand(STARTS, SIZE, generator=chance, dtype=torch.float64) - 1)
-        fitted, errors = fit(starts, free, data, TASKS[task], converged / 2)
-        least = min(least, float(errors.min()))
-        for row in fitted[errors < converged / 2]:
-            model = as_module(row, biases)
-            if len(found) < count and error(model, held_out, TASKS[task]) < converged:
-                found.append(model)
-        if progress is not None:
-            progress(len(found), count)
-        if len(found) == count:
-            return found
+    with telling(progress, f"training, {task}") as tell:
+        for _ in range(MOST_ROUNDS):
+            data, held_out = (sequences(size, chance, signed) for size in (TRAINING_SEQUENCES, TEST_SEQUENCES))
+            starts = free * (2 * torch.rand(STARTS, SIZE, generator=chance, dtype=torch.float64) - 1)
+            fitted, errors = fit(starts, free, data, TASKS[task], converged / 2)
+            least = min(least, float(errors.min()))
+            for row in fitted[errors < converged / 2]:
+                model = as_module(row, biases)
+                if len(found) < count and error(model, held_out, TASKS[task]) < converged:
+                    found.append(model)
+            tell(len(found), count)
+            if len(found) == count:
+                return found
     raise RelpropError(
         f"only {len(found)} of {count} networks learned {task} to an error below {converged:g} from "
         f"{MOST_ROUNDS * STARTS} starts; the smallest error met in training was {least:.2g}. Ask for fewer, or for a "

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from relprop.errors import InvalidInput
 from relprop.methods.evaluation import Evaluation
-
-Item = TypeVar("Item")
-Progress = Callable[[int, int], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +27,6 @@ class Method(ABC):
         options = [(f.name, getattr(self, f.name)) for f in fields(self) if f.repr]
         listed = ", ".join(f"{name}={_shown(value)}" for name, value in options if value is not None)
         return f"{self.name} ({listed})" if listed else self.name
-
-
-def steps_of(items: Sequence[Item], progress: Progress | None) -> Iterator[Item]:
-    """The items one by one; progress(done, total) is called when each has been dealt with."""
-    for done, item in enumerate(items, 1):
-        yield item
-        if progress is not None:
-            progress(done, len(items))
 
 
 def require_count(method: str, option: str, value: Any, example: int) -> None:

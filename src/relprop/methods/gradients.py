@@ -11,10 +11,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from relprop.methods.base import Method, Progress, require_count, require_number, steps_of
+from relprop.methods.base import Method, require_count, require_number
 from relprop.methods.baseline import Baseline, baseline_values
 from relprop.methods.evaluation import Evaluation
 from relprop.methods.plain import Key, Rectified
+from relprop.progress import Progress, told
 
 # From this part of f(x) - f(baseline) on, a sum that misses it is worth a note.
 _NOTED_GAP = 0.05
@@ -56,13 +57,14 @@ class IntegratedGradients(Method):
     when the two differ by more than 5 %.
 
     steps: points on the way, each one forward and backward pass. baseline: a number or an input of the same form; for
-    token ids a number fills the embedding's output, a tensor of ids is embedded. progress: called with (done, total).
+    token ids a number fills the embedding's output, a tensor of ids is embedded. progress: True for
+    a bar, or a function of (done, total).
     """
 
     name: ClassVar[str] = "integrated_gradients"
     steps: int = 50
     baseline: Baseline = 0.0
-    progress: Progress | None = field(default=None, repr=False)
+    progress: bool | Progress | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         require_count(self.name, "steps", self.steps, 50)
@@ -71,7 +73,7 @@ class IntegratedGradients(Method):
         base = baseline_values(evaluation, self.baseline)
         way = {key: value - base[key] for key, value in evaluation.facts.values.items()}
         total: dict[Key, Tensor] = {}
-        for step in steps_of(range(self.steps), self.progress):
+        for step in told(range(self.steps), self.progress, self.name):
             part = (step + 0.5) / self.steps
             gradients, _ = evaluation.gradient(lambda key, _: base[key] + part * way[key])  # noqa: B023
             total = {key: g + total[key] if total else g for key, g in gradients.items()}
@@ -98,7 +100,8 @@ class SmoothGrad(Method):
 
     samples: how many copies, each one forward and backward pass. noise: its standard deviation, as a part of
     (largest - smallest value) of a sample's input; for words of their embeddings. seed: of the noise, which is the same
-    for every sample of a batch, so that none depends on its neighbours. progress: called with (done, total).
+    for every sample of a batch, so that none depends on its neighbours. progress: True for
+    a bar, or a function of (done, total).
     """
 
     name: ClassVar[str] = "smoothgrad"
@@ -106,7 +109,7 @@ class SmoothGrad(Method):
     noise: float = 0.15
     seed: int = 0
     squared: bool = True
-    progress: Progress | None = field(default=None, repr=False)
+    progress: bool | Progress | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         require_count(self.name, "samples", self.samples, 50)
@@ -122,7 +125,7 @@ class SmoothGrad(Method):
             return value + self.noise * spread * drawn
 
         total: dict[Key, Tensor] = {}
-        for _ in steps_of(range(self.samples), self.progress):
+        for _ in told(range(self.samples), self.progress, self.name):
             gradients, _rectifiers = evaluation.gradient(noisy)
             total = {key: g + total[key] if total else g for key, g in gradients.items()}
         return evaluation.summed(_shown({key: g / self.samples for key, g in total.items()}, self.squared))

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from relprop.errors import InvalidInput
 from relprop.inputs import input_name
-from relprop.methods.base import Method, Progress, steps_of
+from relprop.methods.base import Method
 from relprop.methods.baseline import Baseline, baseline_values
 from relprop.methods.evaluation import Evaluation, Used
 from relprop.methods.plain import Change, Key
 from relprop.methods.windows import Sizes, Window, windows
+from relprop.progress import Progress, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class Occlusion(Method):
     patch, stride: of the windows; by default an eighth of a picture's side, all channels together; one word; one time
     step, all features together; one value of a vector; side by side. A number counts positions; a tuple gives a size
     for each dimension of a sample, as (channels, height, width). baseline: a number or an input of the same form; for
-    token ids a number fills the embedding's output, a tensor of ids is embedded. progress: called with (done, total).
+    token ids a number fills the embedding's output, a tensor of ids is embedded. progress: True for
+    a bar, or a function of (done, total).
 
     Each window is one forward pass.
     """
@@ -34,7 +36,7 @@ class Occlusion(Method):
     patch: Sizes = None
     stride: Sizes = None
     baseline: Baseline = 0.0
-    progress: Progress | None = field(default=None, repr=False)
+    progress: bool | Progress | None = field(default=None, repr=False)
 
     def explain(self, evaluation: Evaluation) -> list[Tensor]:
         facts = evaluation.facts
@@ -45,7 +47,7 @@ class Occlusion(Method):
         drops = [torch.zeros(used.shape).to(facts.values[used.keys[0]]) for used in facts.used]
         counts = [torch.zeros_like(r) for r in drops]
         of = {used.place: i for i, used in enumerate(facts.used)}
-        for used, window in steps_of(work, self.progress):
+        for used, window in told(work, self.progress, self.name):
             drop = facts.score - evaluation.score(_without(used, window, base))
             place, i = (slice(None), *window), of[used.place]
             drops[i][place] += drop.reshape(-1, *[1] * len(window)).to(drops[i])

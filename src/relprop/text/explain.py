@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -14,6 +14,8 @@ from relprop.explainer import Explainer
 from relprop.models.huggingface import is_pipeline, model_of, truncates
 from relprop.models.prepare import refuse_training
 from relprop.presets import Rules
+from relprop.progress import Progress, told
+from relprop.results import Explanations
 from relprop.targets import Target
 from relprop.text.attribution import TextAttribution
 from relprop.text.heads import Head, asked, head_of
@@ -22,8 +24,6 @@ from relprop.text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from relprop.methods import Method
-
-Progress = Callable[[int, int], None]
 
 
 @overload
@@ -38,7 +38,7 @@ def explain_text(
     labels: Sequence[str] | None = ...,
     truncation: bool = ...,
     attention: bool = ...,
-    progress: Progress | None = ...,
+    progress: bool | Progress | None = ...,
 ) -> Any: ...
 
 
@@ -54,7 +54,7 @@ def explain_text(
     labels: Sequence[str] | None = ...,
     truncation: bool = ...,
     attention: bool = ...,
-    progress: Progress | None = ...,
+    progress: bool | Progress | None = ...,
 ) -> Any: ...
 
 
@@ -67,7 +67,7 @@ def explain_text(
     labels: Sequence[str] | None = None,
     truncation: bool = False,
     attention: bool = False,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
     **named: Any,
 ) -> Any:
     """Redistribute a model's score onto the words of a text.
@@ -90,7 +90,7 @@ def explain_text(
     method: "lrp", or another as for relprop.explain, as "gradient".
     truncation: cut what is longer than the model reads, with a note, instead of refusing it.
     attention: True for what passes from word to word too, in the model's blocks: `flow()` of the TextAttribution.
-    progress: called with (texts done, texts in all) after each text.
+    progress: True for a bar on a terminal or in a notebook, or a function of (texts done, texts in all).
 
     Returns a TextAttribution, or a list of them for several texts. Raises children of relprop.errors.RelpropError.
     """
@@ -102,11 +102,9 @@ def explain_text(
         return explainer(text, target)
     texts = _texts(text)
     targets = _targets(target, len(texts))
-    found = []
-    for done, (each, wanted) in enumerate(zip(texts, targets, strict=True), start=1):
+    found = Explanations()
+    for each, wanted in told(list(zip(texts, targets, strict=True)), progress, "explaining texts"):
         found.append(explainer(each, wanted))
-        if progress is not None:
-            progress(done, len(texts))
     return found
 
 

@@ -208,8 +208,8 @@ def _called(reading: Reading, head: Head, target: Target, first: _Place, second:
     end = max(end for _, end in encoding.offsets[: last + 1])
     after = "" if end == len(encoding.text) else f' after "{_end_of(encoding, last)}"'
     against = "" if second is None else f' rather than "{second.name}"'
-    told = "" if second is None else f" (rather than {second.name})"
-    return Asked(target, f'"{first.name}" as the next token{after}{against}', f"{first.name}{told}", end)
+    told = "" if second is None else f" (rather than {second.name.strip()})"
+    return Asked(target, f'"{first.name}" as the next token{after}{against}', f"{first.name.strip()}{told}", end)
 
 
 def _end_of(encoding: Encoding, place: int) -> str:

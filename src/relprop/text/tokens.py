@@ -9,6 +9,8 @@ from relprop.errors import InvalidTarget
 from relprop.text.encoding import Encoding
 from relprop.text.tokenizers import Tokenizer
 
+_SPACE = "\u2581"  # as SentencePiece writes the space before a token
+
 
 def places_of(encoding: Encoding, word: str, start: int = 0) -> list[int]:
     """The places of the tokens of a word or phrase that stands in the text once, from character `start` on.
@@ -44,11 +46,14 @@ def shown_at(encoding: Encoding, first: int, last: int | None = None) -> str:
 
 
 def decoded(tokenizer: Tokenizer, id_: int) -> str:
-    """A token as a reader knows it, without the space before it."""
-    text = str(tokenizer.decode([id_])).strip() if hasattr(tokenizer, "decode") else ""
-    if text.isprintable() and text and "\ufffd" not in text:
-        return text
-    return str(tokenizer.convert_ids_to_tokens(id_)) if hasattr(tokenizer, "convert_ids_to_tokens") else f"token {id_}"
+    """A token as a reader knows it, with the space before it if it has one: " Paris" is another token than "Paris"."""
+    text = str(tokenizer.decode([id_])) if hasattr(tokenizer, "decode") else ""
+    written = str(tokenizer.convert_ids_to_tokens(id_)) if hasattr(tokenizer, "convert_ids_to_tokens") else ""
+    bare = text.strip()
+    if bare and bare.isprintable() and "\ufffd" not in bare:
+        # Some tokenizers leave a space at the beginning of a text away.
+        return f" {bare}" if text.startswith(" ") or written.startswith(_SPACE) else bare
+    return written or f"token {id_}"
 
 
 def token_id(tokenizer: Tokenizer, target: Any) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ def figure(sample: Sample, style: Style, ax: Any = None) -> Any:
         raise MissingExtra('plot() needs matplotlib: pip install "relprop[plot]". to_pil() works without it.') from None
     if ax is None:
         made = Figure(figsize=(4.8 * len(sample.panels), 4.8), layout="constrained")
+        # matplotlib lets a notebook show figures only where pyplot was imported.
+        made._repr_png_ = functools.partial(_png, made)  # type: ignore[attr-defined]
         axes = [made.add_subplot(1, len(sample.panels), position + 1) for position in range(len(sample.panels))]
     elif len(sample.panels) == 1:
         made, axes = ax.figure, [ax]
@@ -40,6 +44,12 @@ def figure(sample: Sample, style: Style, ax: Any = None) -> Any:
         axis.set_title(panel.caption or f"{sample.claim}: {number(sample.score)}")
     _add_colour_bar(made, axes, sample.limit, legend)
     return made
+
+
+def _png(made: Any) -> bytes:
+    written = io.BytesIO()
+    made.savefig(written, format="png")
+    return written.getvalue()
 
 
 def _draw_map(axis: Any, panel: Panel, limit: float, style: Style) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
 from relprop.view.colours import RGB
 from relprop.view.flow_sheet import MARGIN, SMALL, Box, Entry, Label, Sheet, Stroke
+from relprop.view.inline import inlined
 from relprop.view.page import STYLE
 from relprop.view.page import document as html
-from relprop.view.svg import clean, hexadecimal
+from relprop.view.svg import clean, data_uri, hexadecimal
 from relprop.view.text import INK, NEGATIVE, PAPER, POSITIVE, Piece, marked, painted, takes_white
 from relprop.view.text_font import missing, runs, width
 from relprop.view.text_layout import lines
@@ -29,7 +30,8 @@ _LEAST_STRENGTH = 0.4  # of a line's colour, so that a thin one is still seen
 _STYLE = """
 .relprop .flow { overflow-x: auto; margin: 0 0 .8em; }
 .relprop .flow svg { display: block; max-width: max(100%, 60em); height: auto; }
-.relprop .legend .sample { display: inline-block; vertical-align: -.15em; margin-right: .5em; }
+.relprop .flow .still { display: block; max-width: 100%; border: 0; border-radius: 6px; }
+.relprop .legend .sample { display: inline-block; border: 0; vertical-align: -.15em; margin-right: .5em; }
 .relprop .legend.flows { max-width: 60em; }
 """.strip()
 
@@ -60,31 +62,44 @@ def document(sheet: Sheet, legend: bool) -> str:
 
 def page(sheet: Sheet, legend: bool) -> str:
     """A whole HTML document, light or dark as the reader likes it."""
-    return html("How relevance flowed", _body(sheet, legend), _STYLE)
+    drawn = _svg(sheet, sheet.width, sheet.height, "", "currentColor", named=False)
+    shown = f'<div class="flow" role="img" aria-label="{clean(sheet.description)}">{drawn}</div>'
+    entries = [(_sample(entry, "currentColor"), entry.text) for entry in sheet.legend if legend]
+    return html("How relevance flowed", _body(sheet, shown, entries), _STYLE)
 
 
 def fragment(sheet: Sheet, legend: bool) -> str:
-    """The picture for a place inside another page, whose text colour and background it takes on."""
-    return f"<style>{STYLE}\n{_STYLE}</style>\n{_body(sheet, legend)}"
+    """The picture for a place inside another page, on paper of its own.
+
+    It stands there as an image, since drawings are taken out of a notebook that is not trusted, but for their words.
+    """
+    still = f'<img class="still" src="{data_uri(document(sheet, legend=False))}" alt="{clean(sheet.description)}">'
+    samples = [_sample(entry, "#808080") for entry in sheet.legend if legend]
+    entries = [
+        (f'<img class="sample" src="{data_uri(drawn)}" alt="">' if drawn else "", entry.text)
+        for drawn, entry in zip(samples, sheet.legend, strict=False)
+    ]
+    return inlined(_body(sheet, f'<div class="flow">{still}</div>', entries), f"{STYLE}\n{_STYLE}")
 
 
-def _body(sheet: Sheet, legend: bool) -> str:
-    drawn = _svg(sheet, sheet.width, sheet.height, "", "currentColor", named=False)
-    entries = "\n".join(f"<p>{_html_sample(entry)}{clean(entry.text)}</p>" for entry in sheet.legend) if legend else ""
+def _body(sheet: Sheet, shown: str, entries: Sequence[tuple[str, str]]) -> str:
+    """The heading, what shows the sheet, and the legend: (sample, text)."""
+    legend = "\n".join(f"<p>{sample}{clean(text)}</p>" for sample, text in entries)
     return (
-        f'<div class="relprop">\n<section>\n<h2>{clean(sheet.heading)}</h2>\n'
-        f'<div class="flow" role="img" aria-label="{clean(sheet.description)}">{drawn}</div>\n'
-        f'<div class="legend flows">\n{entries}\n</div>\n</section>\n</div>'
+        f'<div class="relprop">\n<section>\n<h2>{clean(sheet.heading)}</h2>\n{shown}\n'
+        f'<div class="legend flows">\n{legend}\n</div>\n</section>\n</div>'
     )
 
 
-def _html_sample(entry: Entry) -> str:
+def _sample(entry: Entry, ink: str) -> str:
+    """The cell that an entry of the legend speaks of, as a drawing; "" where there is none."""
     if entry.sample is None:
         return ""
     box = entry.sample
-    drawn = "".join(_svg_box(replace(box, x=1, y=1), "currentColor"))
+    drawn = "".join(_svg_box(replace(box, x=1, y=1), ink))
     wide, high = round(box.width) + 2, round(box.height) + 2
-    return f'<svg class="sample" width="{wide}" height="{high}" aria-hidden="true">{drawn}</svg>'
+    size = f'width="{wide}" height="{high}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" class="sample" {size} aria-hidden="true">{drawn}</svg>'
 
 
 def _size(sheet: Sheet, legend: bool) -> tuple[int, int]:

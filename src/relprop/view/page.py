@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from relprop.view.inline import inlined
 from relprop.view.layout import LEAST_SIDE, LONGER_SIDE, SHORTER_SIDE
 from relprop.view.legend import Legend
 from relprop.view.svg import clean, data_uri, hexadecimal
@@ -36,10 +37,12 @@ class Section:
     legend: Legend | None = None
 
 
+BESIDE = 2  # so many heatmaps stand beside the input, more in a row of their own
+
 STYLE = """
 .relprop { color: inherit; background: transparent; font: 1em/1.45 system-ui, sans-serif; }
 .relprop section { margin: 0 0 2em; }
-.relprop h2 { font-size: 1.15em; margin: 0 0 .5em; overflow-wrap: anywhere; }
+.relprop h2 { font-size: 1.15em; line-height: 1.3; margin: .3em 0 .6em; overflow-wrap: anywhere; }
 .relprop .row { display: flex; flex-wrap: wrap; gap: 1em; align-items: flex-start; margin: 0 0 .8em; }
 .relprop figure { margin: 0; min-width: 8em; }
 .relprop figure.wide { flex: 1 1 100%; }
@@ -47,8 +50,8 @@ STYLE = """
 .relprop img.pixels { image-rendering: pixelated; }
 .relprop figcaption { font-size: .85em; margin: .25em 0 0; overflow-wrap: anywhere; }
 .relprop dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em 1em; margin: 0; flex: 1 1 16em; }
-.relprop dt { opacity: .75; }
-.relprop dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+.relprop dt { float: none; width: auto; margin: 0; padding: 0; font-weight: 400; white-space: nowrap; opacity: .75; }
+.relprop dd { margin: 0; padding: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .relprop .legend { font-size: .85em; max-width: 30em; }
 .relprop .legend p { margin: .2em 0; }
 .relprop .ticks { display: flex; justify-content: space-between; }
@@ -87,8 +90,24 @@ def document(title: str, body: str, style: str = "") -> str:
 
 
 def fragment(sections: Sequence[Section], note: str = "") -> str:
-    """The sections for a place inside another page, whose text colour and background they take on."""
-    return f"<style>{STYLE}</style>\n{_body(sections, note)}"
+    """The sections for a place inside another page, whose text colour and background they take on.
+
+    All style lies on the elements, and maps have the size they are shown in: what a notebook that is not trusted takes
+    away is not needed.
+    """
+    return inlined(_body([_enlarged(section) for section in sections], note), STYLE)
+
+
+def _enlarged(section: Section) -> Section:
+    """The section with its maps, of a pixel for each value, in the size they are shown in."""
+    photo = None if section.picture is None else _as_shown(section.picture)
+    return replace(section, picture=photo, heatmaps=[_as_shown(each) for each in section.heatmaps])
+
+
+def _as_shown(picture: Picture) -> Picture:
+    if isinstance(picture.image, str) or picture.image.width >= _shown(*picture.image.size)[0]:
+        return picture
+    return replace(picture, image=picture.image.resize(_shown(*picture.image.size), Image.Resampling.NEAREST))
 
 
 def definitions(facts: Sequence[tuple[str, str]]) -> str:
@@ -105,9 +124,10 @@ def _body(sections: Sequence[Section], note: str) -> str:
 def _section(section: Section) -> str:
     parts = ["<section>", f"<h2>{clean(section.heading)}</h2>"]
     about = [_figure(section.picture)] if section.picture is not None else []
-    if section.facts:
-        about.append(definitions(section.facts))
-    parts += _row(about) + _row([_figure(heatmap) for heatmap in section.heatmaps])
+    facts = [definitions(section.facts)] if section.facts else []
+    maps = [_figure(heatmap) for heatmap in section.heatmaps]
+    few = len(maps) <= BESIDE and not any(isinstance(each.image, str) for each in section.heatmaps)
+    parts += _row([*about, *maps, *facts]) if few else _row([*about, *facts]) + _row(maps)
     if section.legend is not None:
         parts.append(_legend(section.legend))
     return "\n".join([*parts, "</section>"])
@@ -143,7 +163,7 @@ def _legend(legend: Legend) -> str:
     colours = legend.colours
     stops = colours(np.linspace(-1.0 if colours.diverging else 0.0, 1.0, 21)).tolist()
     gradient = ", ".join(hexadecimal((red, green, blue)) for red, green, blue in stops)
-    ticks = "".join(f"<span>{clean(tick)}</span>" for tick in legend.ticks)
+    ticks = " ".join(f"<span>{clean(tick)}</span>" for tick in legend.ticks)
     entries = "\n".join(
         f'<p><span class="swatch" style="background: {hexadecimal(colour)}"></span>{clean(meaning)}</p>'
         for colour, meaning in legend.entries

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relprop.view.colours import RGB
+from relprop.view.inline import inlined
 from relprop.view.legend import number
 from relprop.view.page import STYLE, definitions, document
 from relprop.view.svg import clean
@@ -17,20 +18,22 @@ _STYLE = """
 .relprop .texts > section { min-width: 0; }
 .relprop .text { font-size: 1.15em; line-height: 1.95; white-space: pre-wrap; unicode-bidi: plaintext;
   overflow-wrap: anywhere; word-break: keep-all; margin: 0 0 .8em; max-width: 48em; }
-.relprop .w { border-radius: .2em; padding: .12em 0; box-decoration-break: clone; -webkit-box-decoration-break: clone; }
-.relprop .p, .relprop .n { text-decoration: underline 2px; text-underline-offset: .22em;
-  text-decoration-skip-ink: none; }
-.relprop .n { text-decoration-style: dashed; }
+.relprop .p { border-radius: .2em .2em 0 0; padding: .12em 0; border-bottom: 2px solid; }
+.relprop .n { border-radius: .2em .2em 0 0; padding: .12em 0; border-bottom: 2px dashed; }
 .relprop .on { color: #fff; }
 .relprop .unknown { outline: 1px dotted; outline-offset: 1px; }
 .relprop .apart { font-size: .9em; line-height: 2; overflow-wrap: anywhere; margin: 0 0 .8em; }
 .relprop .apart .w { display: inline-block; line-height: 1.4; padding: .12em .3em; }
 .relprop .texts dl { font-size: .9em; margin: .8em 0 0; }
 .relprop .key { margin-right: .5em; }
-.relprop table { border-collapse: collapse; font-size: .9em; margin: .8em 0 0; width: 100%; max-width: 30em; }
-.relprop th { text-align: start; font-weight: normal; opacity: .75; }
-.relprop td, .relprop th { padding: .1em .6em .1em 0; border-bottom: 1px solid #8883; overflow-wrap: anywhere; }
-.relprop .figure { text-align: end; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.relprop .ranks { border-collapse: collapse; font-size: .9em; margin: .8em 0 0; width: 100%; max-width: 30em; }
+.relprop .ranks th { text-align: left; font-weight: normal; opacity: .75; }
+.relprop .ranks td { text-align: left; }
+.relprop .first tr { background: transparent; }
+.relprop .first td, .relprop .first th { padding: .1em .6em .1em 0; border-bottom: 1px solid #8883;
+  overflow-wrap: anywhere; }
+.relprop .ranks td.figure, .relprop .ranks th.figure { text-align: right; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
 .relprop .rank { width: 2.5em; }
 .relprop summary { cursor: pointer; font-size: .9em; margin: .6em 0 0; }
 """.strip()
@@ -47,9 +50,11 @@ def page(passages: Sequence[Passage], title: str = "The words that were relevant
     return document(title, _body(passages), f"{_STYLE}\n{_PAGE_STYLE}")
 
 
-def fragment(passages: Sequence[Passage]) -> str:
-    """The passages for a place inside another page, whose text colour and background they take on."""
-    return f"<style>{STYLE}\n{_STYLE}</style>\n{_body(passages)}"
+def fragment(passages: Sequence[Passage], note: str = "") -> str:
+    """The passages for a place inside another page, whose text colour and background they take on; all style lies on
+    the elements."""
+    said = f"<p>{clean(note)}</p>\n" if note else ""
+    return inlined(said + _body(passages), f"{STYLE}\n{_STYLE}")
 
 
 def _body(passages: Sequence[Passage]) -> str:
@@ -103,7 +108,7 @@ def _legend(passage: Passage) -> str:
     return "\n".join(
         [
             f'<div class="legend">\n<div class="bar" style="background: {bar}"></div>',
-            '<div class="ticks">' + "".join(f"<span>{clean(tick)}</span>" for tick in ticks) + "</div>",
+            '<div class="ticks">' + " ".join(f"<span>{clean(tick)}</span>" for tick in ticks) + "</div>",
             *entries,
             f"<p>No colour: no relevance. {clean(passage.scale)}</p>\n</div>",
         ]
@@ -135,14 +140,15 @@ def _tables(passage: Passage) -> str:
 
 
 def _table(words: Sequence[Shown], rank: int) -> str:
+    """The words from this rank on. There may be thousands after the first, so only those have lines."""
     rows = "\n".join(
         f'<tr><td class="figure">{place}</td><td><bdi>{clean(word.text)}</bdi>{_about(word)}</td>'
         f'<td class="figure">{number(word.relevance)}</td></tr>'
         for place, word in enumerate(words, start=rank)
     )
     return (
-        '<table>\n<thead><tr><th class="figure rank">rank</th><th>word</th>'
-        '<th class="figure">relevance</th></tr></thead>\n'
+        f'<table class="ranks{" first" if rank == 1 else ""}">\n'
+        '<thead><tr><th class="figure rank">rank</th><th>word</th><th class="figure">relevance</th></tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody>\n</table>"
     )
 
