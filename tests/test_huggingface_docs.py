@@ -1,4 +1,4 @@
-"""What docs/huggingface.md shows runs, with small models in folders of the names it uses."""
+"""What docs/en/huggingface.md shows runs, with small models in folders of the names it uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from relprop.cli import app
 
-DOCS = (Path(__file__).parent.parent / "docs" / "huggingface.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parent.parent / "docs" / "en" / "huggingface.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_examples_run() -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOCS, re.DOTALL)
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/huggingface.md", "exec"), names)
+        exec(compile(block, "docs/en/huggingface.md", "exec"), names)
     assert Path("review.html").stat().st_size > 1000
     assert Path("map.png").is_file()
 

@@ -100,7 +100,7 @@ class Explainer:
 
     compile: True records the explanation of inputs of a shape when it is first asked for, and from then on runs it
         through torch.compile, which needs a C++ compiler; "graph" runs the recording as it is, without the compiler.
-        Both explain classes by LRP alone, and keep no `output`. docs/export.md says what that saves.
+        Both explain classes by LRP alone, and keep no `output`. docs/en/export.md says what that saves.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ def families(
         typer.Option(metavar="FILE", help="Compare values, too: tests/oracle/modified_gradient.py of a checkout."),
     ] = None,
     write: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Put the table in its place in docs/architectures.md.")
+        Path | None, typer.Option(metavar="FILE", help="Put the table in its place in docs/en/architectures.md.")
     ] = None,
 ) -> None:
     """Explain a small random network of each architecture, and print a table of what was found."""

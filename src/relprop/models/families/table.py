@@ -1,4 +1,4 @@
-"""The table of architectures, as text and in docs/architectures.md."""
+"""The table of architectures, as text and in docs/en/architectures.md."""
 
 from __future__ import annotations
 
