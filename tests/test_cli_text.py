@@ -460,3 +460,21 @@ class TestFolder:
         result = run("The film is great", "--model", "classifier")
         assert result.exit_code == Exit.MISSING_EXTRA
         assert 'pip install "relprop[huggingface]"' in plain(result.stderr)
+
+
+class TestFlow:
+    TEXT = "A charming film, funny and never dull."
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "said"),
+        [
+            (("--model", "reviews-en", "--flow", "flow.svg"), Exit.ERROR, "reviews-en has none"),
+            (("--flow", "flow.gif"), Exit.USAGE, "names no kind of picture"),
+            (("--method", "lrp,gradient", "--flow", "flow.svg"), Exit.USAGE, "one explanation"),
+            (("--method", "gradient", "--flow", "flow.svg"), Exit.USAGE, "by lrp"),
+            (("--target", "negative", "--target", "positive", "--flow", "flow.svg"), Exit.USAGE, "for one target"),
+        ],
+    )
+    def test_where_there_is_none_that_is_said(self, arguments: tuple[str, ...], code: Exit, said: str) -> None:
+        result = run(self.TEXT, *arguments)
+        assert result.exit_code == code and said in plain(result.stderr) and not Path("flow.svg").exists()

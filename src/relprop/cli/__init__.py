@@ -5,16 +5,20 @@ Nothing heavy is imported before a command runs, so that help answers at once.
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
 
 from relprop import __version__
-from relprop.cli import catalogue, check, demo, export, image, text
+from relprop.cli import catalogue, check, demo, export, image, report, serve, text
 from relprop.cli.console import EPILOG
+from relprop.cli.group import Group
 
 app = typer.Typer(
     name="relprop",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -23,8 +27,10 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(image.image)
 app.command(epilog=EPILOG)(text.text)
+app.command(epilog=EPILOG)(report.report)
 app.command(epilog=EPILOG)(check.check)
 app.command(epilog=EPILOG)(export.export)
+app.command(epilog=EPILOG)(serve.serve)
 app.command(epilog=EPILOG)(demo.demo)
 app.command(epilog=EPILOG)(catalogue.models)
 app.command(epilog=EPILOG)(catalogue.rules)
@@ -52,5 +58,7 @@ def _relprop(
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line. Letters that the output can't hold are written as their numbers."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

@@ -7,20 +7,26 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from relprop.cli import options
+from relprop.cli import completion, options
 from relprop.cli.console import answer, reporting, table, terminal
 from relprop.errors import InvalidInput
 
-_NAMED = typer.Argument(metavar="[NAME]", help="Show this one in detail.", show_default=False)
-Name = Annotated[str | None, _NAMED]
+
+def _name(names: Callable[[str], list[str]]) -> Any:
+    return typer.Argument(metavar="[NAME]", help="Show this one in detail.", show_default=False, autocompletion=names)
+
+
+Model = Annotated[str | None, _name(completion.models)]
+Rule = Annotated[str | None, _name(completion.rules)]
 
 
 @reporting
-def models(name: Name = None, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+def models(name: Model = None, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
     """The trained models that ship with relprop, or the card of one of them.
 
     [bold]Examples[/]
@@ -34,19 +40,19 @@ def models(name: Name = None, as_json: options.Json = False, verbose: options.Ve
     if name is None:
         listed = [_model(each) for each in zoo.names()]
         if as_json:
-            answer(listed)
+            answer({"models": listed})
         else:
             terminal().print(
                 table(("model", "what it reads", "input", "test error", "available"), [*map(_row, listed)])
             )
     elif as_json:
-        answer({**_model(name), "card": zoo.card(name)})
+        answer({"models": [{**_model(name), "card": zoo.card(name)}]})
     else:
         _show_markdown(zoo.card(name))
 
 
 @reporting
-def rules(name: Name = None, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
+def rules(name: Rule = None, as_json: options.Json = False, verbose: options.Verbose = False) -> None:
     """The presets (which rule where) and the rules with their formulas, or one of them in detail.
 
     [bold]Examples[/]

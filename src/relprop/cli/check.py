@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relprop.cli import options
+from relprop.cli import completion, options
 from relprop.cli.console import Exit, answer, causes, figure, note, reporting, table, terminal
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from relprop.cli.network import Network
     from relprop.conservation import OperationFlow
+    from relprop.models.stages import Segments
     from relprop.report import Report
 
 DIGIT = 30  # the first 3 of the zoo's digits
@@ -28,13 +29,20 @@ def check(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="MODEL", help="A zoo name, or FILE.pt2; by default as `relprop image`."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            autocompletion=completion.picture_models,
+            help="A zoo name, or FILE.pt2; by default as `relprop image`.",
+        ),
     ] = None,
-    rules: Annotated[str | None, typer.Option("--rules", "-r", metavar="PRESET", help="See `relprop rules`.")] = None,
+    rules: options.Preset = None,
     bounds: options.Bounds = None,
     shape: Annotated[
         str | None, typer.Option(metavar="N,C,H,W", help="A random input of this shape in place of a picture.")
     ] = None,
+    segments: options.Segments = None,
     size: options.Size = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -60,7 +68,7 @@ def check(
     sides = _sides(shape)
     net = network(model or _fitting(path), framing(size, mean, std), bounds)
     x, what = _input(net, path, sides)
-    report = _checked(net, x, rules or net.rules)
+    report = _checked(net, x, rules or net.rules, options.segments_of(segments))
     if as_json:
         answer(_told(report, net.name, what))
     else:
@@ -105,13 +113,13 @@ def _noise(net: Network, shape: tuple[int, ...]) -> Tensor:
     return low.max() + (high.min() - low.max()) * torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-def _checked(net: Network, x: Tensor, rules: str) -> Report:
+def _checked(net: Network, x: Tensor, rules: str, segments: Segments | None) -> Report:
     """The report. Raises InvalidInput where the model can't take an input of this shape."""
     import relprop
     from relprop.errors import InvalidInput
 
     try:
-        return relprop.check(net.model, x, rules=rules, bounds=net.bounds)
+        return relprop.Explainer(net.model, rules, bounds=net.bounds, segments=segments).check(x)
     except (RuntimeError, AssertionError) as error:  # as torch, and the guards of a program, raise it
         raise InvalidInput(f"{net.name} can't take an input of shape {tuple(x.shape)}: {error}") from error
 

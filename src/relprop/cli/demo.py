@@ -12,8 +12,7 @@ from relprop.cli import options
 from relprop.cli.console import answer, causes, figure, note, reporting, table, terminal
 
 if TYPE_CHECKING:
-    from relprop.demo import Case
-    from relprop.text import TextAttribution
+    from relprop.view.gallery import Item
 
 PAGE = "index.html"
 REVIEWS = "reviews.html"
@@ -40,32 +39,39 @@ def demo(
 
     relprop demo --no-photos --out heatmaps/
     """
+    from relprop import demo as shown
     from relprop.cli.text import told_of
-    from relprop.demo import write_page
-    from relprop.text import save
+    from relprop.view.gallery import Gallery
 
-    cases = []
-    for group in _groups(photos):
-        cases += group
-        if not as_json:
-            _print(group)
-    page, reviews_page = _made(out) / PAGE, out / REVIEWS
-    write_page(cases, page)
-    read = list(_reviews())
-    save([each for review in read for each in review], reviews_page)
+    folder = _made(out)
+    page, reviews_page = folder / PAGE, folder / REVIEWS
+    cases: list[Item] = []
+    read: list[Item] = []
+    with Gallery(page, title=shown.TITLE, introduction=shown.INTRODUCTION) as gallery:
+        for group in _groups(photos):
+            cases += [item for item in group if gallery.add(item)]
+            if not as_json:
+                _print(group)
+    with Gallery(reviews_page, title=shown.REVIEWS_TITLE, introduction=shown.REVIEWS_INTRODUCTION) as gallery:
+        for item in _reviews():
+            gallery.add(item)
+            read.append(item)
     if as_json:
-        told = {"cases": [_told(case) for case in cases], "reviews": [[told_of(e) for e in each] for each in read]}
+        told = {
+            "cases": [_told(item) for item in cases],
+            "reviews": [[told_of(each) for each in item.explanations.values()] for item in read],  # type: ignore[arg-type]
+        }
         answer({"page": str(page), "reviews_page": str(reviews_page), **told})
     else:
-        for first, *_ in read:
-            typer.echo(f"{first}\n")
+        for item in read:
+            typer.echo(f"{item.first}\n")
         typer.echo(f"Heatmaps under all presets: {page}\nReviews by LRP and gradient: {reviews_page}")
     if open_page:
         typer.launch(page.resolve().as_uri())
 
 
-def _groups(photos: bool) -> Iterator[list[Case]]:
-    """The cases, one model after the other. Photographs are left out with a note where their packages are missing."""
+def _groups(photos: bool) -> Iterator[list[Item]]:
+    """The pictures, one model after the other. Photographs are left out with a note where packages are missing."""
     from relprop import demo
     from relprop.errors import MissingExtra
 
@@ -79,7 +85,7 @@ def _groups(photos: bool) -> Iterator[list[Case]]:
     yield [*demo.digits("mnist-mlp"), *demo.mistake()]
 
 
-def _reviews() -> Iterator[tuple[TextAttribution, ...]]:
+def _reviews() -> Iterator[Item]:
     """The reviews in both languages; Korean ones are left out with a note where their package is missing."""
     from relprop import demo
     from relprop.errors import MissingExtra
@@ -101,24 +107,27 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _told(case: Case) -> dict[str, object]:
+def _told(item: Item) -> dict[str, object]:
     from relprop.cli.image import figures_of
+    from relprop.view.gallery.words import in_language
 
     return {
-        "picture": case.heading,
-        "model": case.model,
-        "claim": case.claim,
-        "explanations": [figures_of(each) for each in case.compared.values()],
+        "picture": in_language(item.name, "en"),
+        "model": item.model,
+        "claim": in_language(item.claim, "en"),
+        "explanations": [figures_of(each) for each in item.explanations.values()],  # type: ignore[arg-type]
     }
 
 
-def _print(cases: list[Case]) -> None:
+def _print(items: list[Item]) -> None:
+    from relprop.view.gallery.words import in_language
+
     rows = []
-    for case in cases:
-        first = case.first
-        balance = first.conservation
-        score, relevance = figure(float(first.score[0])), figure(balance.relevance)
-        rows.append((case.heading, case.claim, score, relevance, causes(balance.absorbed, balance.difference)))
+    for item in items:
+        score, balance = float(item.first.score[0]), item.first.conservation
+        lost = causes(balance.absorbed, balance.difference)
+        name, claim = in_language(item.name, "en"), in_language(item.claim, "en")
+        rows.append((name, claim, figure(score), figure(balance.relevance), lost))
     columns = ("picture", "explained", "score", "sum of relevance", "not passed to the input")
-    title = f"{cases[0].model}, preset {cases[0].first.rules}"
+    title = f"{items[0].model}, preset {items[0].first.rules}"
     terminal().print(table(columns, rows, title, ("score", "sum of relevance")))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relprop.cli import options
+from relprop.cli import completion, options
 from relprop.cli.console import answer, reporting, terminal
+from relprop.progress import telling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,7 @@ def export(
             "--model",
             "-m",
             metavar="MODEL",
+            autocompletion=completion.picture_models,
             help="A model of the zoo (`relprop models` lists them), or a program saved by torch.export: NAME or "
             "FILE.pt2.",
         ),
@@ -43,13 +45,12 @@ def export(
             "--target",
             "-t",
             metavar="CLASS",
+            autocompletion=completion.classes,
             help="The class to explain, by name or index. Without it: the one of the highest score, which the program "
             "returns too.",
         ),
     ] = None,
-    rules: Annotated[
-        str | None, typer.Option("--rules", "-r", metavar="PRESET", help="A preset (`relprop rules` lists them).")
-    ] = None,
+    rules: options.Preset = None,
     bounds: options.Bounds = None,
     labels: options.Labels = None,
     size: options.Size = None,
@@ -132,11 +133,14 @@ def _written(explainer: Explainer, net: Network, out: Path, example: Tensor, tar
     from relprop.errors import InvalidInput
 
     wanted = options.target_of(target, net.labels)
-    try:
-        used: Any = explainer(example, wanted).rules
-    except (RuntimeError, AssertionError) as error:  # as torch, and the guards of a program, raise it
-        raise InvalidInput(f"{net.name} can't take an input of shape {tuple(example.shape)}: {error}") from error
-    explainer.export(out, example, wanted, dynamic_batch=several)
+    with telling(True, "recording the explanation") as tell:
+        tell(0, 2)
+        try:
+            used: Any = explainer(example, wanted).rules
+        except (RuntimeError, AssertionError) as error:  # as torch, and the guards of a program, raise it
+            raise InvalidInput(f"{net.name} can't take an input of shape {tuple(example.shape)}: {error}") from error
+        tell(1, 2)
+        explainer.export(out, example, wanted, dynamic_batch=several)
     return str(used)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relprop.cli import options
+from relprop.cli import completion, options
 from relprop.cli.console import (
     Exit,
     answer,
@@ -18,17 +18,18 @@ from relprop.cli.console import (
     exit_code,
     figure,
     note,
-    progress,
     reporting,
     table,
     terminal,
 )
 from relprop.errors import InvalidInput, RelpropError
+from relprop.progress import telling
 
 if TYPE_CHECKING:
     from relprop.attribution import Attribution
     from relprop.cli.destination import Destination
     from relprop.cli.network import Framing, Network
+    from relprop.models.stages import Segments
 
 TOP = 3
 
@@ -36,14 +37,14 @@ TOP = 3
 @reporting
 def image(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Picture files: PNG, JPEG, WebP, ...")],
-    model: Annotated[str | None, typer.Option("--model", "-m", metavar="MODEL", help=options.MODEL_HELP)] = None,
-    target: options.Targets = None,
-    rules: Annotated[
-        list[str] | None,
+    model: Annotated[
+        str | None,
         typer.Option(
-            "--rules", "-r", metavar="PRESET", help="A preset (`relprop rules` lists them); several times to compare."
+            "--model", "-m", metavar="MODEL", autocompletion=completion.picture_models, help=options.MODEL_HELP
         ),
     ] = None,
+    target: options.Targets = None,
+    rules: options.Presets = None,
     bounds: options.Bounds = None,
     out: Annotated[
         str,
@@ -58,6 +59,7 @@ def image(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=completion.colour_maps,
             help="Colours: RdBu_r (the default), bwr, seismic, coldnhot; gray or hot where nothing is negative.",
         ),
     ] = None,
@@ -68,6 +70,7 @@ def image(
     clip: Annotated[
         float | None, typer.Option(metavar="P", help="The percentile of |relevance| that gets full colour, as 99.5.")
     ] = None,
+    segments: options.Segments = None,
     labels: options.Labels = None,
     size: options.Size = None,
     mean: options.Mean = None,
@@ -91,6 +94,8 @@ def image(
 
     relprop image scans/*.png --model mnist-cnn --json > result.json
 
+    relprop image scan.png --model mine.pt2 --segments auto --config lab.toml
+
     relprop image x.jpg --model mine.pt2 --labels names.txt --mean 0.5 --std 0.5
     """
     from relprop.cli.destination import Destination
@@ -98,7 +103,7 @@ def image(
     from relprop.presets import rule_map
     from relprop.view.style import Style
 
-    presets = list(dict.fromkeys(rules or []))
+    presets = options.listed(rules)
     targets: list[str | None] = list(dict.fromkeys(target)) if target else [None]
     given = {"cmap": cmap, "overlay": overlay, "clip": clip}
     style: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -107,7 +112,7 @@ def image(
         rule_map(preset, bounds=(0.0, 1.0))
     alone = len(paths) == len(targets) == 1 and len(presets) <= 1
     destination = Destination(out, paths, alone)
-    networks = _Networks(model, framing(size, mean, std), bounds, labels)
+    networks = _Networks(model, framing(size, mean, std), bounds, labels, options.segments_of(segments))
     work = _Work(networks, targets, presets, destination, style)
     found, errors = _each(paths, work, verbose)
     if as_json:
@@ -128,6 +133,7 @@ class _Networks:
     frame: Framing
     bounds: tuple[float, float] | None
     labels: str | None
+    segments: Segments | None
     made: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -153,7 +159,8 @@ class _Networks:
 
         if name not in self.made:
             net = network(name, self.frame, self.bounds, self.labels)
-            self.made[name] = net, Explainer(net.model, net.rules, bounds=net.bounds, labels=net.labels)
+            explainer = Explainer(net.model, net.rules, bounds=net.bounds, segments=self.segments, labels=net.labels)
+            self.made[name] = net, explainer
         pair: tuple[Network, Any] = self.made[name]
         return pair
 
@@ -214,9 +221,8 @@ def _each(
     """What is told of each picture, in order, and the errors among it."""
     found: list[dict[str, Any]] = []
     errors: list[RelpropError] = []
-    with progress(len(paths)) as bar:
-        task = bar.add_task("explaining", total=len(paths))
-        for path in paths:
+    with telling(len(paths) > 1, "explaining pictures") as tell:
+        for done, path in enumerate(paths, start=1):
             try:
                 told = work(path)
             except RelpropError as error:
@@ -224,7 +230,7 @@ def _each(
                 errors.append(error)
                 told = {"file": str(path), "error": {"type": type(error).__name__, "message": str(error)}}
             found.append(told)
-            bar.advance(task)
+            tell(done, len(paths))
     return found, errors
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from relprop.cli import completion
+
 MODEL_HELP = (
     "A model of the zoo (`relprop models` lists them), or a program saved by torch.export: NAME or FILE.pt2. Without "
     "it: mnist-cnn for a grey picture of 28 x 28 pixels, else efficientnet-lite0."
@@ -22,6 +24,35 @@ Bounds = Annotated[
 ]
 Labels = Annotated[
     str | None, typer.Option(metavar="FILE", help="The class names, one a line, in place of the model's own.")
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--rules",
+        "-r",
+        metavar="PRESET",
+        autocompletion=completion.presets,
+        help="A preset (`relprop rules` lists them).",
+    ),
+]
+Presets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rules",
+        "-r",
+        metavar="PRESET",
+        autocompletion=completion.presets,
+        help="A preset (`relprop rules` lists them); several times, or with commas, to compare.",
+    ),
+]
+Segments = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|NAME[,NAME]",
+        help="For pictures that need too much memory: compute values again in the backward pass instead of keeping "
+        "them, of these modules (names or patterns such as layer1.*) or of those that auto chooses. The result is the "
+        "same.",
+    ),
 ]
 Size = Annotated[
     int | None,
@@ -48,6 +79,7 @@ Targets = Annotated[
         "--target",
         "-t",
         metavar="CLASS",
+        autocompletion=completion.classes,
         help="The class to explain, by name or index; several times for several. Without it: the one of the highest "
         "score.",
     ),
@@ -62,3 +94,14 @@ def target_of(text: str | None, labels: Sequence[str] | None) -> int | str | Non
         return int(text)
     except ValueError:
         return text
+
+
+def listed(given: Sequence[str] | None) -> list[str]:
+    """What an option was given, several times or with commas, each once."""
+    parts = [part.strip() for each in given or [] for part in each.split(",")]
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def segments_of(text: str | None) -> str | list[str] | None:
+    """What --segments was given, as Explainer takes it."""
+    return text if text is None or text == "auto" else listed([text])

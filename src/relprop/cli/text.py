@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relprop.cli import options
-from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, progress, reporting, table, terminal
-from relprop.errors import InvalidFile, InvalidInput, RelpropError
+from relprop.cli import completion, options
+from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, reporting, table, terminal
+from relprop.cli.texts import Source
+from relprop.cli.texts import sources as sources_of
+from relprop.errors import InvalidInput, RelpropError
+from relprop.progress import telling
 
 if TYPE_CHECKING:
     from relprop.text import TextAttribution, TextExplainer
 
-STANDARD_INPUT = "-"
 MODELS = {"ko": "reviews-ko", "en": "reviews-en"}
 LRP = "lrp"
 STRONGEST = 5
+FLOW_ENDINGS = (".svg", ".png", ".html")
 ENDINGS = (".html", ".svg", ".png", ".json", ".npz")
-_SHOWN_OF_A_TEXT = 40  # letters, where a message says which text it is about
 
 
 @reporting
@@ -47,6 +48,7 @@ def text(
             "--model",
             "-m",
             metavar="MODEL",
+            autocompletion=completion.text_models,
             help="A text model of the zoo (`relprop models` lists them), or a folder with a model and a tokenizer of "
             "Hugging Face (save_pretrained). Without it: reviews-ko for Korean, else reviews-en.",
         ),
@@ -56,6 +58,7 @@ def text(
         str | None,
         typer.Option(
             metavar="CLASS",
+            autocompletion=completion.classes,
             help="Explain why the target and not this class; of a language model, this token. Without --target: why "
             "what the model itself says.",
         ),
@@ -66,15 +69,12 @@ def text(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="METHOD[,METHOD]", help="lrp (the default), gradient, gradient_x_input, ...; several to compare."
+            metavar="METHOD[,METHOD]",
+            autocompletion=completion.methods,
+            help="lrp (the default), gradient, gradient_x_input, ...; several to compare.",
         ),
     ] = None,
-    rules: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--rules", "-r", metavar="PRESET", help="A preset for lrp (`relprop rules` lists them); several to compare."
-        ),
-    ] = None,
+    rules: options.Presets = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -83,6 +83,14 @@ def text(
             metavar="FILE",
             help="Where to write the heatmaps: .html, .svg or .png; .json for the figures, .npz for those of a single "
             "explanation.",
+        ),
+    ] = None,
+    flow: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write how relevance flows through the blocks of a Transformer, from word to word: .svg, "
+            ".png or .html; of one explanation by lrp.",
         ),
     ] = None,
     labels: options.Labels = None,
@@ -105,6 +113,8 @@ def text(
 
     relprop text --lines reviews.txt --json > result.json
 
+    relprop text "Funny and never dull." --model reviews-en-transformer --flow flow.svg
+
     relprop text "The capital of France is" --model my-gpt2 --target " Paris" --against " London"
 
     cat review.txt | relprop text -
@@ -113,33 +123,32 @@ def text(
         raise typer.BadParameter(
             f"{str(out)!r} names no kind of file: write one of {', '.join(ENDINGS)}", param_hint="--out"
         )
-    sources = list(_sources(words or [], file or [], lines))
+    if flow is not None and flow.suffix.lower() not in FLOW_ENDINGS:
+        raise typer.BadParameter(
+            f"{str(flow)!r} names no kind of picture: write one of {', '.join(FLOW_ENDINGS)}", param_hint="--flow"
+        )
+    sources = list(sources_of(words or [], file or [], lines))
     work = _Work(
         model,
-        _listed(method) or [LRP],
-        _listed(rules),
+        options.listed(method) or [LRP],
+        options.listed(rules),
         list(dict.fromkeys(target or [])) or [None],
         against,
         labels,
         truncation,
+        attention=flow is not None,
     )
+    if flow is not None and (len(sources) > 1 or work.count > 1 or work.methods != [LRP]):
+        raise typer.BadParameter("it shows one explanation: of one text, for one target, by lrp", param_hint="--flow")
     found, told, errors = _each(sources, work, verbose)
-    written = _written(found, out)
+    paths = {"written": _written(found, out), "flow": _flow(found, flow)}
+    written = {what: path for what, path in paths.items() if path is not None}
     if as_json:
-        answer({"texts": told, **({"written": written} if written else {})})
+        answer({"texts": told, **written})
     else:
-        _print(found, written)
+        _print(found, list(written.values()))
     if errors:
         raise typer.Exit(Exit.SOME_FAILED if len(errors) < len(sources) else exit_code(errors[0]))
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A text, and where it is from; `error` instead of the text where it can't be read."""
-
-    name: str
-    text: str = ""
-    error: RelpropError | None = None
 
 
 @dataclass
@@ -153,6 +162,7 @@ class _Work:
     against: str | None
     labels: str | None
     truncation: bool
+    attention: bool = False
     made: dict[str, list[TextExplainer]] = field(default_factory=dict)
     chosen: set[str] = field(default_factory=set)
 
@@ -162,7 +172,12 @@ class _Work:
         if self.asked is not None:
             self._explainers(self.asked)
 
-    def __call__(self, source: _Source) -> tuple[str, list[TextAttribution]]:
+    @property
+    def count(self) -> int:
+        """How many explanations there are of each text."""
+        return len(self.targets) * len(self._variants)
+
+    def __call__(self, source: Source) -> tuple[str, list[TextAttribution]]:
         """The name of the model, and the explanations of the text: for each target, by each method and preset."""
         if source.error is not None:
             raise source.error
@@ -194,6 +209,7 @@ class _Work:
                     method=method,
                     labels=labels,
                     truncation=self.truncation,
+                    attention=self.attention,
                 )
                 for method, preset in self._variants
             ]
@@ -284,72 +300,15 @@ def told_of(attribution: TextAttribution) -> dict[str, Any]:
     }
 
 
-def _sources(words: Sequence[str], files: Sequence[str], lines: str | None) -> Iterator[_Source]:
-    """The texts that were asked for, in order. Raises typer.BadParameter where there is none, or a text in pieces."""
-    if len(words) > 1:
-        joined = " ".join(words)
-        raise typer.BadParameter(
-            f'got {len(words)} texts; put a text of several words in quotes, as "{joined[:_SHOWN_OF_A_TEXT]}", and '
-            "several texts into a file for --lines",
-            param_hint="TEXT",
-        )
-    names = [*files, *([lines] if lines is not None else []), *(word for word in words if word == STANDARD_INPUT)]
-    if names.count(STANDARD_INPUT) > 1:
-        raise typer.BadParameter("standard input can be read once", param_hint=STANDARD_INPUT)
-    if not words and not names:
-        raise typer.BadParameter(
-            "there is no text; give one in quotes, or --file FILE, --lines FILE, or - for standard input: relprop text "
-            '"A warm, funny film."',
-            param_hint="TEXT",
-        )
-    for word in words:
-        yield _document(word) if word == STANDARD_INPUT else _Source(_short(word), word)
-    yield from map(_document, files)
-    if lines is not None:
-        yield from _of_lines(lines)
-
-
-def _document(name: str) -> _Source:
-    """A file as one text, without the line break at its end."""
-    shown = "standard input" if name == STANDARD_INPUT else name
-    try:
-        return _Source(shown, _read(name).removesuffix("\n").removesuffix("\r"))
-    except InvalidFile as error:
-        return _Source(shown, error=error)
-
-
-def _of_lines(name: str) -> Iterator[_Source]:
-    """The lines of a file that aren't empty, each a text."""
-    found = [(number, line) for number, line in enumerate(_read(name).splitlines(), start=1) if line.strip()]
-    if not found:
-        raise InvalidFile(f"--lines {name}: there is no text in it; give a file with one text a line")
-    for number, line in found:
-        yield _Source(f"line {number}", line)
-
-
-def _read(name: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidFile(f"the file {name!r} can't be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile(
-            f"the text in {name!r} is not UTF-8 ({error.reason} at byte {error.start}); convert it first, for Korean "
-            "as iconv -f CP949 -t UTF-8"
-        ) from error
-
-
 def _each(
-    sources: Sequence[_Source], work: _Work, verbose: bool
-) -> tuple[list[tuple[_Source, str, list[TextAttribution]]], list[dict[str, Any]], list[RelpropError]]:
+    sources: Sequence[Source], work: _Work, verbose: bool
+) -> tuple[list[tuple[Source, str, list[TextAttribution]]], list[dict[str, Any]], list[RelpropError]]:
     """What was found of each text, what JSON tells of it, and the errors among it."""
-    found: list[tuple[_Source, str, list[TextAttribution]]] = []
+    found: list[tuple[Source, str, list[TextAttribution]]] = []
     told: list[dict[str, Any]] = []
     errors: list[RelpropError] = []
-    with progress(len(sources)) as bar:
-        task = bar.add_task("explaining", total=len(sources))
-        for source in sources:
+    with telling(len(sources) > 1, "explaining texts") as tell:
+        for done, source in enumerate(sources, start=1):
             try:
                 name, explained = work(source)
             except RelpropError as error:
@@ -361,11 +320,11 @@ def _each(
                 found.append((source, name, explained))
                 explanations = [told_of(each) for each in explained]
                 told.append({"source": source.name, "text": source.text, "model": name, "explanations": explanations})
-            bar.advance(task)
+            tell(done, len(sources))
     return found, told, errors
 
 
-def _written(found: Sequence[tuple[_Source, str, list[TextAttribution]]], out: Path | None) -> str | None:
+def _written(found: Sequence[tuple[Source, str, list[TextAttribution]]], out: Path | None) -> str | None:
     """The file that was written, if one was asked for and there is something to write."""
     from relprop.text import save
 
@@ -378,7 +337,18 @@ def _written(found: Sequence[tuple[_Source, str, list[TextAttribution]]], out: P
     return str(out)
 
 
-def _print(found: Sequence[tuple[_Source, str, list[TextAttribution]]], written: str | None) -> None:
+def _flow(found: Sequence[tuple[Source, str, list[TextAttribution]]], path: Path | None) -> str | None:
+    """The picture of flow that was written, if one was asked for and there is an explanation."""
+    if path is None or not found:
+        return None
+    _, name, (explained,) = found[0]
+    if not explained.attribution.attention:
+        raise InvalidInput(f"--flow is for models with attention, and {name} has none; reviews-en-transformer has")
+    explained.flow().save(path)
+    return str(path)
+
+
+def _print(found: Sequence[tuple[Source, str, list[TextAttribution]]], written: Sequence[str]) -> None:
     from relprop.view.text_terminal import show, visible
 
     console = terminal()
@@ -396,16 +366,5 @@ def _print(found: Sequence[tuple[_Source, str, list[TextAttribution]]], written:
                 for word in each.strongest[:STRONGEST]
             ]
             console.print(table(("strongest words", "relevance", ""), rows, right=("relevance",)))
-    if written:
-        console.print(f"wrote {written}", markup=False, soft_wrap=True)
-
-
-def _listed(given: Sequence[str] | None) -> list[str]:
-    """What an option was given, several times or with commas, each once."""
-    parts = [part.strip() for each in given or [] for part in each.split(",")]
-    return list(dict.fromkeys(part for part in parts if part))
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _SHOWN_OF_A_TEXT else f"{flat[:_SHOWN_OF_A_TEXT]}..."
+    for path in written:
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)

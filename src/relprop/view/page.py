@@ -49,7 +49,7 @@ STYLE = """
 .relprop img { display: block; max-width: 100%; border: 1px solid #8886; box-sizing: border-box; }
 .relprop img.pixels { image-rendering: pixelated; }
 .relprop figcaption { font-size: .85em; margin: .25em 0 0; overflow-wrap: anywhere; }
-.relprop dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em 1em; margin: 0; flex: 1 1 16em; }
+.relprop dl { display: grid; grid-template-columns: max-content 1fr; gap: .1em 1em; margin: 0; flex: 1 1 22em; }
 .relprop dt { float: none; width: auto; margin: 0; padding: 0; font-weight: 400; white-space: nowrap; opacity: .75; }
 .relprop dd { margin: 0; padding: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .relprop .legend { font-size: .85em; max-width: 30em; }

@@ -36,8 +36,9 @@ def display(picture: Image.Image) -> Image.Image:
     ratio = _SHORT_SIDE / min(picture.size)
     width, height = (max(_SHORT_SIDE, round(side * ratio)) for side in picture.size)
     left, top = (width - _CROP) // 2, (height - _CROP) // 2
-    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return resized.crop((left, top, left + _CROP, top + _CROP))
+    across, down = picture.width / width, picture.height / height
+    centre = (left * across, top * down, (left + _CROP) * across, (top + _CROP) * down)
+    return picture.resize((_CROP, _CROP), Image.Resampling.BICUBIC, box=centre)
 
 
 def labels() -> tuple[str, ...]:
