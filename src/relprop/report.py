@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
 from relprop.conservation import Conservation, OperationFlow
+
+WIDTH = 100  # of the lines that name the rules
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,13 @@ class Report:
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
         lines.insert(1, "  ".join("-" * w for w in widths))
         if self.ok:
-            lines += ["", f"rules: {self.rules}", str(self.conservation)]
+            lines += ["", *_wrapped(f"rules: {self.rules}"), str(self.conservation)]
         else:
             lines += ["", f"unsupported ({len(self.unsupported)}):", *(f"  - {u}" for u in self.unsupported)]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def _wrapped(text: str) -> list[str]:
+    """A rule map of many entries in lines that can be read."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)

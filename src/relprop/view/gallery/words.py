@@ -111,11 +111,12 @@ SAID: dict[str, tuple[str, str]] = {
     "cause bias": ("biases", "편향"),
     "cause stabiliser": ("stabiliser", "안정화 항"),
     "cause empty denominator": ("empty denominator", "빈 분모"),
-    "cause softmax": ("softmax", "소프트맥스"),
+    "cause softmax": ("softmax", "softmax"),
     "cause constant": ("constants", "상수"),
     "cause rule": ("the rule", "규칙"),
     "cause value zero": ("value zero", "값이 0인 출력"),
     "cause initial state": ("initial state", "초기 상태"),
+    "cause rounding": ("rounding", "반올림"),
     "cause other": ("other", "그 밖"),
 }
 
