@@ -19,8 +19,8 @@ import relprop.app
 from relprop import zoo
 from relprop.app.answering import SLOW
 from relprop.app.asking import LIMITS
-from relprop.app.rulebook import RULES, rule_of
 from relprop.app.web import STATIC, VIEWER
+from relprop.rulebook import RULES, rule_of
 from relprop.rules import Epsilon, Gamma, ZBox
 from relprop.text import TextExplainer
 from relprop.view.panels import with_limits
@@ -505,7 +505,11 @@ def test_a_rule_is_read_as_it_is_written(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Gamma", "Gamma(", "gamma(0.25)", "__import__('os')", "Gamma(open('x'))", "Gamma(*x)", "Epsilon(1e999)"]
+    "text",
+    [
+        *("Gamma", "Gamma(", "gamma(0.25)", "__import__('os')", "Gamma(open('x'))", "Gamma(*x)", "Epsilon(1e999)"),
+        *("Gamma(**{})", "Gamma(gamma=0.25, gamma=1)"),
+    ],
 )
 def test_nothing_but_rules_is_read_as_a_rule(text: str) -> None:
     with pytest.raises(relprop.errors.InvalidRule):
@@ -514,6 +518,7 @@ def test_nothing_but_rules_is_read_as_a_rule(text: str) -> None:
 
 def test_the_page_and_the_viewer_are_served_and_nothing_beside_them(client: TestClient) -> None:
     assert client.get("/").content == (STATIC / "index.html").read_bytes()
+    assert client.head("/").status_code == 200
     assert client.get("/static/app.js").content == (STATIC / "app.js").read_bytes()
     assert client.get("/viewer/viewer.js").content == (VIEWER / "viewer.js").read_bytes()
     assert client.get("/viewer/viewer.js").headers["content-type"] == "text/javascript; charset=utf-8"

@@ -658,7 +658,10 @@ def test_what_nobody_waits_for_any_more_is_not_computed(monkeypatch: pytest.Monk
     assert computed == [1, 3]
 
 
-def test_a_slow_method_ends_when_its_client_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["integrated_gradients", "lime"])
+def test_a_slow_method_ends_when_its_client_leaves(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if method == "lime":
+        pytest.importorskip("captum.attr")
     app = web.create([], True, "127.0.0.1")
     ended = threading.Event()
     explain = app.answers.explain
@@ -674,12 +677,25 @@ def test_a_slow_method_ends_when_its_client_leaves(monkeypatch: pytest.MonkeyPat
     body = {
         "model": "reviews-en-transformer",
         "input": {"text": "good " * 200},
-        "questions": [{"method": "integrated_gradients"}],
+        "questions": [{"method": method}],
     }
     with serving.running(app) as (address, _):
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{address}api/explain", json=body, timeout=1.0)
         assert ended.wait(10)
+
+
+def test_what_stops_everybody_is_loaded_by_who_needs_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python stands still while the analyser of Korean is loaded."""
+    monkeypatch.setattr("relprop.zoo.words._kiwi", lambda: pytest.fail("the analyser of Korean was loaded"))
+    monkeypatch.setattr(serving, "_import_captum", lambda: None)
+    app = web.create([], True, "127.0.0.1")
+    warmed: list[str] = []
+    monkeypatch.setattr(app.answers, "explain", lambda asked, watch: warmed.append(asked.model))
+    serving._warm(app).join()
+    assert {"mnist-cnn", "reviews-en"} <= set(warmed)
+    assert "reviews-ko" not in warmed
+    assert b"reviews-ko" in app.about()
 
 
 def test_a_server_ends_although_somebody_is_computing() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 import relprop
-from relprop import zoo
+from relprop import rules, zoo
 from relprop.cli import app
 from relprop.cli.console import Exit, causes
 from relprop.presets import PRESETS
@@ -189,6 +189,20 @@ class TestImage:
         assert "auto: epsilon-plus-flat" in result.stdout and "highest scores: 3 +10.1" in result.stdout
         assert Image.open(tmp_path / "three.epsilon-plus-flat.png").width > 200
 
+    def test_a_rule_is_written_in_place_of_a_preset(self, three: Path, tmp_path: Path) -> None:
+        written = ("--rules", "Gamma(0.1),AlphaBeta(2, 1), epsilon", "--rules", "Flat()")
+        told = answer("image", three, "--model", "mnist-cnn", *written, "--out", tmp_path / "maps")
+        explainer = relprop.Explainer(zoo.load("mnist-cnn"))
+        chosen = [rules.Gamma(0.1), rules.AlphaBeta(2.0, 1.0), "epsilon", rules.Flat()]
+        expected = explainer.compare(zoo.entry("mnist-cnn").preprocess(digit(30)), chosen)
+        explained = told["images"][0]["explanations"]
+        assert [each["rules"] for each in explained] == list(expected)
+        assert [each["relevance"] for each in explained] == [
+            pytest.approx(float(each.total[0])) for each in expected.values()
+        ]
+        assert len(list((tmp_path / "maps").iterdir())) == 4
+        assert answer("check", "--model", "mnist-mlp", "--rules", "Epsilon(0.1)")["rules"] == str(rules.Epsilon(0.1))
+
     def test_json_has_the_figures_of_the_python_interface(self, three: Path) -> None:
         presets = ("epsilon", "epsilon-gamma-box")
         told = answer("image", three, "--model", "mnist-mlp", *(a for p in presets for a in ("--rules", p)))
@@ -331,6 +345,8 @@ class TestImageErrors:
             (("--model", "mnist-cn"), "did you mean 'mnist-cnn'"),
             (("--model", "nowhere.pt2"), "there is no file 'nowhere.pt2'"),
             (("--rules", "epsilon-plus-flut"), "Did you mean 'epsilon-plus-flat'?"),
+            (("--rules", "Gama(0.25)"), "Did you mean Gamma?"),
+            (("--rules", "Gamma(0.25, 1, 2)"), "the parameters of Gamma are: gamma, eps"),
             (("--target", "eleven"), "there is no class named 'eleven'"),
             (("--target", "12"), "0 to 9"),
             (("--cmap", "jet"), "There is no colour map 'jet'"),

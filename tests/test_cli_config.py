@@ -123,7 +123,12 @@ def test_what_is_wrong_is_one_line_that_says_where(config: str, said: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "can't be read (No such file"), (b"\xff\xfe", "is no TOML: it is not UTF-8")]
+    ("content", "said"),
+    [
+        (None, "can't be read (No such file"),
+        (b"\xff\xfe", "is no TOML: it is not UTF-8"),
+        (b"x = " + b"[" * 5000, "is no TOML: maximum recursion"),
+    ],
 )
 def test_a_file_that_cannot_be_read(content: bytes | None, said: str) -> None:
     if content is not None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from relprop import zoo
 from relprop.cli import app
 from relprop.cli.console import Exit
-from relprop.cli.text import is_korean
+from relprop.cli.text_network import language_of
 from relprop.errors import InvalidFile, InvalidInput
 from relprop.text import Encoding, load
 from relprop.zoo import TextEntry
@@ -168,7 +168,7 @@ class TestModel:
         assert result.stderr == ""
 
     def test_a_text_without_words_is_not_korean(self) -> None:
-        assert not is_korean("")
+        assert language_of("") == "en"
 
     def test_an_unknown_one_ends_the_command(self) -> None:
         result = run("good", "--model", "reviews-fr")

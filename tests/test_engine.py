@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -230,3 +232,28 @@ def test_a_conv_net_with_batch_norm_meets_the_reference_figures_under_all_preset
         assert torch.equal(attribution.output, model(data["x"]))
         assert torch.allclose(attribution.output, data["scores"])
         assert relative_error(attribution.relevance, data[f"relevance/{preset}"]) <= TOLERANCE, preset
+
+
+def test_prepared_weights_are_let_go_of_with_their_explainer() -> None:
+    """Not by the collector of cycles, which counts objects: a few hold the memory of a model."""
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2)).eval()
+    explainer = relprop.Explainer(model, Gamma(0.5))
+    explainer(torch.rand(1, 1, 3, 3))
+    made = [weakref.ref(t) for e in explainer._prepared._entries.values() for f in e.folded for t in f.made.values()]
+    assert made
+    gc.disable()
+    try:
+        del explainer
+        assert [each() for each in made] == [None] * len(made)
+    finally:
+        gc.enable()
+
+
+def test_prepared_weights_are_let_go_of_with_their_model() -> None:
+    explainer = relprop.Explainer(lambda x: F.linear(x, *held), Gamma(0.5))
+    held = [torch.randn(2, 3)]
+    explainer(torch.rand(1, 3))
+    assert explainer._prepared.nbytes > 0
+    held.clear()
+    gc.collect()
+    assert explainer._prepared.nbytes == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import relprop
-from relprop import methods
+from relprop import Explainer, methods
 from relprop.errors import (
     InvalidInput,
     InvalidOutput,
@@ -356,6 +357,26 @@ def test_progress_is_reported() -> None:
         calls.clear()
         relprop.explain(model, x, 0, method=method)
         assert calls == [(i, 6) for i in range(1, 7)]
+
+
+@pytest.mark.parametrize("method", [methods.Lime, methods.KernelShap])
+def test_progress_of_surrogates_is_reported_and_can_end_them(method: Any) -> None:
+    pytest.importorskip("captum")
+    model, x = at_random(nn.Linear(6, 3)), draw(2, 6)
+    calls: list[tuple[int, int]] = []
+    watched = method(samples=20, progress=lambda *done: calls.append(done))
+    close(
+        relprop.explain(model, x, 0, method=watched).relevance,
+        relprop.explain(model, x, 0, method=method(samples=20)).relevance,
+    )
+    assert sorted(set(calls)) == [(i, 40) for i in range(1, 41)]
+
+    def leave(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        relprop.explain(model, x, 0, method=method(samples=20, progress=leave))
 
 
 # ---- words
@@ -787,6 +808,39 @@ def test_deeplift_refuses_what_captum_would_get_wrong() -> None:
     with pytest.raises(UnsupportedModel, match="mul"):
         relprop.explain(lambda x: x * x, x, method="deeplift")
     close(relprop.explain(lambda x: F.softmax(2 * x, 1), x, 1, method="deeplift").total, 2 * x[:, 1])
+
+
+@pytest.mark.parametrize("method", ["deeplift", "grad_cam"])
+def test_captums_hooks_are_never_on_the_model_that_others_use(method: str) -> None:
+    pytest.importorskip("captum")
+    _, model = pair()
+    explainer, x = Explainer(model, method=method), draw(4, 2, 8, 8)
+    alone = explainer(x).relevance
+    hooked: list[bool] = []
+    together: list[Any] = []
+
+    class Watched(Modules):
+        def forward(self, x: Tensor) -> Tensor:
+            hooked.append(any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()))
+            return super().forward(x)
+
+    model.__class__ = Watched
+    threads = [threading.Thread(target=lambda: together.append(explainer(x).relevance)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hooked
+    assert not any(hooked)
+    assert [bool(torch.equal(alone, each)) for each in together] == [True] * 6
+
+
+def test_a_model_that_cannot_be_copied_is_told_by_methods_with_hooks() -> None:
+    pytest.importorskip("captum")
+    _, model = pair()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(UnsupportedModel, match="can't be copied"):
+        relprop.explain(model, draw(1, 2, 8, 8), method="grad_cam")
 
 
 @pytest.mark.parametrize("inplace", [False, True])

@@ -181,6 +181,8 @@ class TestWhatFails:
         assert "not a name and a class" in run(scans, "--truth", "wide.csv").stderr
         Path("other.csv").write_text("elsewhere.png,3\n")
         assert "names none" in run(scans, "--truth", "other.csv").stderr
+        Path("long.csv").write_text(f"three.png,{'3' * 200_000}\n")
+        assert "no table" in run(scans, "--truth", "long.csv").stderr
         Path("some.tsv").write_text("scan-10.png\t3\n")
         assert [each.truth for each in sources([str(scans)], None, "some.tsv")] == [None, "3", None]
 

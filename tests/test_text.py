@@ -23,6 +23,7 @@ from torch import Tensor, nn
 import relprop
 from relprop.attribution import Attribution
 from relprop.errors import InvalidFile, InvalidInput, InvalidTarget, NonFinite
+from relprop.rules import Gamma
 from relprop.text import Encoding, TextAttribution, TextExplainer, explain_text, load, save
 from relprop.text.tokenizers import tokenize, words_in
 from relprop.view.text import NEGATIVE, POSITIVE, luminance, painted, takes_white
@@ -378,6 +379,25 @@ class TestExplainText:
         explainer = TextExplainer(Bag(), split, "epsilon", labels=["no", "yes"])
         assert explainer("a fine film", "yes").label == "yes"
         assert explainer("another", 0).label == "no"
+
+    @pytest.mark.parametrize("target", [None, "positive", relprop.targets.contrast("positive", "negative")])
+    def test_compared_explanations_are_those_of_single_calls(self, target: Any) -> None:
+        model, entry = relprop.zoo.load("reviews-en-transformer"), relprop.zoo.text_entry("reviews-en-transformer")
+        text, gamma = "Not bad at all, but far too long.", Gamma(0.25)
+        together = TextExplainer(model, entry.tokenizer, attention=True).compare(
+            text, ["attn-lrp", "epsilon", gamma], target, methods=["lrp", "gradient"]
+        )
+        assert list(together) == ["attn-lrp", "epsilon", str(gamma), "lrp", "gradient"]
+        options: list[dict[str, Any]] = [{"rules": each} for each in ("attn-lrp", "epsilon", gamma)]
+        options += [{}, {"method": "gradient"}]
+        for found, option in zip(together.values(), options, strict=True):
+            alone = TextExplainer(model, entry.tokenizer, **option)(text, target)
+            assert torch.equal(found.relevance, alone.relevance) and torch.equal(found.score, alone.score)
+            for name in ("encoding", "method", "has_sign", "rules", "label", "claim", "notes", "words", "special"):
+                assert getattr(found, name) == getattr(alone, name)
+        assert together["epsilon"].flow() is not None
+        shown = together._repr_html_()
+        assert all(f"{word.relevance:+.4g}" in shown for each in together.values() for word in each.words[:1])
 
     def test_ids_beyond_the_embedding_say_which_tokenizer_to_give(self) -> None:
         with pytest.raises(InvalidInput, match=r"the ids go from 3 to 6.* it was trained with"):

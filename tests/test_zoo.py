@@ -22,6 +22,7 @@ from relprop import zoo
 from relprop.errors import InvalidFile, InvalidInput, MissingExtra
 from relprop.zoo import storage, train_mnist
 from relprop.zoo.idx import read_idx, read_split
+from relprop.zoo.pictures import Layout
 
 MNIST = ("mnist-mlp", "mnist-cnn", "mnist-vit")
 PHOTO_PACKAGES = (*zoo.entry("efficientnet-lite0").requires, "skimage")
@@ -402,3 +403,30 @@ def test_every_model_has_a_card() -> None:
         card = zoo.card(model)
         assert card.startswith(f"# {model}\n")
         assert all(heading in card for heading in ("## Use and limits", "## Licence"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((3, 20, 30), Layout(3, 20, 30)),
+        ((20, 30, 1), Layout(1, 20, 30, channels_last=True)),
+        ((3, None, None), Layout(3, 8, 8)),
+        ((1, 5, 3), Layout(1, 5, 3)),
+        ((4, 20, 30), None),
+        ((None, 20, 30), None),
+        ((3, 20), None),
+    ],
+)
+def test_a_shape_says_how_a_picture_is_laid_out(shape: tuple[int | None, ...], layout: Layout | None) -> None:
+    assert Layout.of(shape, side=8) == layout
+
+
+def test_the_centre_of_a_picture_fills_a_layout() -> None:
+    wide = Image.new("RGB", (60, 20), "red")
+    wide.paste(Image.new("RGB", (20, 20), "white"), (20, 0))
+    white = Layout(3, 10, 10).pixels(wide)[:, :, :, 2:-2]  # resizing mixes the edges
+    assert white.shape == (1, 3, 10, 6) and bool((white == 1).all())
+    everything = Layout(3, 4, 12, channels_last=True).pixels(wide)
+    assert everything.shape == (1, 4, 12, 3) and everything[0, 2, 1].tolist() == [1.0, 0.0, 0.0]
+    assert float(Layout(1, 4, 12).pixels(wide)[0, 0, 2, 1]) == pytest.approx(76 / 255)
+    assert Layout(3, 4, 4).per_channel(torch.arange(3.0)).shape == (3, 1, 1)

@@ -13,6 +13,7 @@ from relprop.targets import Target
 from relprop.text import TextExplainer
 from relprop.view.gallery import Item
 from relprop.view.sheet import short_name
+from relprop.view.style import PHOTO_CLIP
 
 # A flat first layer makes every pixel of a fully connected network equal, so the MLP is shown without one.
 PRESETS: Mapping[str, tuple[str, ...]] = {
@@ -24,7 +25,6 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
 REVIEWS = ("reviews-en-transformer", "reviews-en", "reviews-ko")
 METHODS = ("lrp", "gradient")
 MISREAD = 89  # the one of the zoo's hundred digits that mnist-mlp misreads
-CLIP = 99.5  # percentile of |relevance| with full colour in photographs, where few pixels have most of it
 
 TITLE = {"en": "What the networks looked at", "ko": "신경망은 무엇을 보았나"}
 INTRODUCTION = {
@@ -36,12 +36,12 @@ INTRODUCTION = {
     "주었습니다. 이것이 계층별 관련성 전파(LRP)입니다. 프리셋은 어느 층에 어느 규칙을 쓸지를 정하며, 한 그림의 모든 "
     "프리셋은 순전파 한 번에서 나옵니다. 그림을 열면 픽셀마다 관련성 점수를 볼 수 있습니다.",
 }
-REVIEWS_TITLE = {"en": "The words that were relevant", "ko": "어느 단어가 결정했나"}
+REVIEWS_TITLE = {"en": "The words that were relevant", "ko": "어느 낱말이 결정했나"}
 REVIEWS_INTRODUCTION = {
     "en": "Film reviews in two languages, read by three networks. LRP says which words spoke for the decision and "
     "which against it; the gradient only says how strongly the score reacts to a word.",
-    "ko": "두 언어로 쓴 영화 리뷰를 세 신경망이 읽었습니다. LRP는 어느 단어가 결정을 뒷받침하고 어느 단어가 반대하는지 "
-    "말해 줍니다. 기울기는 점수가 단어에 얼마나 민감한지만 말해 줍니다.",
+    "ko": "두 언어로 쓴 영화 리뷰를 세 신경망이 읽었습니다. LRP는 어느 낱말이 결정을 뒷받침하고 어느 낱말이 반대하는지 "
+    "말해 줍니다. 기울기는 점수가 낱말에 얼마나 민감한지만 말해 줍니다.",
 }
 GROUPS = {
     "efficientnet-lite0": {"en": "Photographs: EfficientNet-Lite0", "ko": "사진: EfficientNet-Lite0"},
@@ -63,7 +63,9 @@ def photographs() -> Iterator[Item]:
         compared = explainer.compare(entry.preprocess(picture), PRESETS[model])
         seen = next(iter(compared.values())).label(0)
         heading = {"en": f"A photograph ({name}), seen as {seen}", "ko": f"사진 ({name}), 모델의 답은 {seen}"}
-        yield Item(heading, compared, model, group=GROUPS[model], picture=entry.display(picture), claim=seen, clip=CLIP)
+        yield Item(
+            heading, compared, model, group=GROUPS[model], picture=entry.display(picture), claim=seen, clip=PHOTO_CLIP
+        )
 
 
 def digits(model: str) -> Iterator[Item]:
@@ -110,18 +112,15 @@ def reviews(name: str) -> Iterator[Item]:
     Raises MissingExtra.
     """
     model, entry = zoo.load(name), zoo.text_entry(name)
-    explainers = [TextExplainer(model, entry.tokenizer, method=method, labels=entry.labels) for method in METHODS]
+    explainer = TextExplainer(model, entry.tokenizer, labels=entry.labels)
     texts = [text for written_in, text in zoo.reviews() if written_in == entry.language]
     for number, text in enumerate(texts, start=1):
-        # All methods explain the class that the model decided for.
-        first = explainers[0](text)
-        decided = None if first.target is None else int(first.target[0])
-        explained = [first, *(explainer(text, decided) for explainer in explainers[1:])]
         heading = {
             "en": f"{_LANGUAGE_NAMES[entry.language]['en']} review {number}",
             "ko": f"{_LANGUAGE_NAMES[entry.language]['ko']} 리뷰 {number}",
         }
-        named = {short_name(each.rules, each.method): each for each in explained}
+        compared = explainer.compare(text, methods=METHODS)
+        named = {short_name(each.rules, each.method): each for each in compared.values()}
         yield Item(heading, named, name, group=GROUPS[name], language=entry.language)
 
 

@@ -18,7 +18,7 @@ from relprop.engine.weights import PreparedWeights
 from relprop.errors import InvalidInput, InvalidRule, InvalidTarget, RelpropError, UnsupportedFunction
 from relprop.inputs import Inputs, checked_bounds, checked_inputs, checked_labels, require_within
 from relprop.models.huggingface import apart, is_pipeline, model_of, names_of_classes, pixels_of
-from relprop.models.prepare import module_names, prepare, refuse_training
+from relprop.models.prepare import module_names, prepare, refuse_training, rehoused
 from relprop.models.stages import Segments, stages
 from relprop.presets import Bounds, Rules, rule_map
 from relprop.progress import Progress
@@ -176,11 +176,12 @@ class Explainer:
         *,
         methods: Sequence[str | Method] = (),
         layers: Sequence[str] = (),
-    ) -> Comparison:
+        attention: bool = False,
+    ) -> Comparison[Attribution]:
         """Several explanations of the same score, a dict {name of the preset, rule map or method: Attribution}.
 
         rules: rule maps of LRP, which share one forward pass. methods: as `method` of `explain`; "lrp" stands for this
-        explainer's own rules. layers: for the rule maps.
+        explainer's own rules. layers, attention: for the rule maps.
         """
         if isinstance(rules, (str, Rule, RuleMap)):
             raise InvalidRule(f"compare: got {rules!r}, expected a list such as ['epsilon', 'epsilon-plus']")
@@ -188,11 +189,11 @@ class Explainer:
             raise InvalidInput(f"compare: got methods={methods!r}, expected a list such as ['lrp', 'gradient']")
         if not rules and not methods:
             raise InvalidInput("compare: give rules=['epsilon', ...], methods=['lrp', 'gradient', ...], or both")
-        found = Comparison()
+        found: Comparison[Attribution] = Comparison()
         chosen = [_method_of(each) for each in methods]
         if rules:
             maps = [rule_map(r, self.bounds) for r in rules]
-            row = self._explain(x, [target], maps, "score", layers)[0]
+            row = self._explain(x, [target], maps, "score", layers, attention)[0]
             names = [r if isinstance(r, str) else str(m) for r, m in zip(rules, maps, strict=True)]
             found.update(zip(names, row, strict=True))
         for given, method in zip(methods, chosen, strict=True):
@@ -350,7 +351,8 @@ class Explainer:
         from relprop.methods.evaluation import Evaluation
 
         checked = self._checked(x)
-        evaluation = Evaluation(self.model, self._session, checked, target, self.labels)
+        alone = Explainer(rehoused(self.model)) if method.hooks else self
+        evaluation = Evaluation(alone.model, alone._session, checked, target, self.labels)
         relevance = method.explain(evaluation)
         facts = evaluation.facts
         keys = [used.key for used in facts.used]

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from relprop.attribution import MOST_IN_NOTEBOOK, Attribution
 from relprop.errors import RelpropError
 
 if TYPE_CHECKING:
+    from relprop.text.attribution import TextAttribution
     from relprop.view.page import Section
 
+Explanation = TypeVar("Explanation", Attribution, "TextAttribution")
 
-class Comparison(dict[str, Attribution]):
+
+class Comparison(dict[str, Explanation]):
     """Explanations of the same score, by the name of what made each; in a notebook their heatmaps side by side."""
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self: Comparison[Any]) -> str:
+        texts = _texts(self.values())
+        if texts:
+            return _shown_texts(texts)
         return _shown(self, min(map(len, self.values()), default=0), lambda: _side_by_side(self))
 
 
@@ -25,12 +31,20 @@ class Explanations(list[Any]):
     """Explanations in their order, of several targets or texts; in a notebook one below the other."""
 
     def _repr_html_(self) -> str:
-        texts = [each for each in self if not isinstance(each, Attribution)]
-        if not texts:
-            return _shown(self, sum(map(len, self)), lambda: (part for each in self for part in _first(each)))
-        from relprop.view.text_page import fragment
+        texts = _texts(self)
+        if texts:
+            return _shown_texts(texts)
+        return _shown(self, sum(map(len, self)), lambda: (part for each in self for part in _first(each)))
 
-        return fragment([each.passage() for each in texts[:MOST_IN_NOTEBOOK]], _note(len(texts), "texts"))
+
+def _texts(several: Iterable[Any]) -> list[TextAttribution]:
+    return [each for each in several if not isinstance(each, Attribution)]
+
+
+def _shown_texts(texts: Sequence[TextAttribution]) -> str:
+    from relprop.view.text_page import fragment
+
+    return fragment([each.passage() for each in texts[:MOST_IN_NOTEBOOK]], _note(len(texts), "texts"))
 
 
 def _shown(several: Any, count: int, sections: Callable[[], Iterable[Section]]) -> str:
@@ -45,7 +59,7 @@ def _shown(several: Any, count: int, sections: Callable[[], Iterable[Section]]) 
     return fragment(made, _note(count, "samples"))
 
 
-def _side_by_side(compared: Comparison) -> list[Section]:
+def _side_by_side(compared: Comparison[Any]) -> list[Section]:
     """A section for each of the first samples, with the heatmaps of all explanations."""
     from relprop.view.legend import Legend
 

@@ -19,6 +19,8 @@ from relprop.errors import InvalidOutput, InvalidTarget, NonFinite
 
 __all__ = ["Answer", "At", "Contrast", "Similarity", "Target", "answer", "at", "contrast", "next_token", "similarity"]
 
+_SCORES = ("logits", "out")  # what transformers and torchvision call them in an output of several tensors
+
 
 class Choice(ABC):
     """A score that is found in a model's output by name; made by the functions of this module."""
@@ -193,10 +195,20 @@ def parts(value: Any) -> list[tuple[str, Any]]:
     return []
 
 
+def class_scores(output: Any) -> Tensor | None:
+    """The scores of the classes, (classes,), in what a model returned of one sample; None where there are none."""
+    found = parts(output)
+    tensors = [t for name, t in found if _bare(name) in _SCORES] or [t for _, t in found]
+    if len(tensors) != 1 or tensors[0].dim() not in (1, 2) or len(tensors[0]) != 1:
+        return None
+    scores: Tensor = tensors[0].detach().cpu().reshape(-1)
+    return scores
+
+
 def scores_of(trace: Trace, output: Any) -> Tensor:
     """The one tensor of an output that holds scores depending on the input."""
     found = _live(trace, output)
-    named = [(name, t) for name, t in found if _bare(name) in ("logits", "out")]
+    named = [(name, t) for name, t in found if _bare(name) in _SCORES]
     if not named and any(_bare(name) == "last_hidden_state" for name, _ in found):
         raise InvalidTarget(
             f"the model returned hidden states ({_listed(found)}) and no scores: it has no head. Load it with one, as "

@@ -11,9 +11,9 @@ from relprop import __version__, zoo
 from relprop.app.asking import LIMITS
 from relprop.app.models import Models, Served
 from relprop.app.pictures import Pictures
-from relprop.app.readers import LRP, methods_for, presets_of
-from relprop.app.rulebook import SELECTORS, presets_told, rules_told
-from relprop.methods import METHODS
+from relprop.app.readers import methods_for, presets_of
+from relprop.methods import LRP, METHODS
+from relprop.rulebook import SELECTORS, presets_told, rules_told
 from relprop.view.sheet import palette
 
 Told = dict[str, Any]

@@ -11,11 +11,12 @@ from typing import Any
 from relprop.app.asking import Explain, Kind, Question, Single
 from relprop.app.models import Models, Served
 from relprop.app.pictures import Pictures
-from relprop.app.readers import LRP, Found, Watch
+from relprop.app.readers import Found, Watch
 from relprop.app.refusals import Refused, refusal, sentence
 from relprop.app.scores import scores_told
 from relprop.attribution import Attribution
 from relprop.errors import RelpropError
+from relprop.methods import LRP
 from relprop.text import TextAttribution
 from relprop.view.sheet import encoded, sheet, short_name
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from relprop.app.refusals import Refused
-from relprop.app.rulebook import LONGEST
+from relprop.rulebook import LONGEST
 
 BYTES = 20_000_000  # of a picture's file
 PIXELS = 40_000_000

@@ -19,11 +19,11 @@ from relprop.explainer import Explainer
 from relprop.models.huggingface import is_pipeline, model_of, pixels_of
 from relprop.models.prepare import refuse_training
 from relprop.presets import AUTO
+from relprop.view.style import PHOTO_CLIP
 from relprop.zoo import mnist
 from relprop.zoo.entries import Entry, PictureEntry, TextEntry
 
 DIGIT_SHAPE = (1, 28, 28)
-PHOTO_CLIP = 99.5  # percentile of |relevance| with full colour in photographs, where few pixels have most of it
 
 # The zoo's models in the order in which they are offered.
 _TITLES = {

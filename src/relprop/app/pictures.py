@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 import threading
 from dataclasses import dataclass
 
@@ -15,23 +14,13 @@ from relprop.app.asking import BYTES, PIXELS
 from relprop.app.recent import Recent
 from relprop.app.refusals import Refused
 from relprop.errors import InvalidInput, MissingExtra
-from relprop.zoo.pictures import plain
+from relprop.zoo.pictures import DAMAGED, is_svg, plain
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 KEPT = 256_000_000  # bytes of uploads and their previews
 PREVIEW = 1024  # pixels of a preview's longer side
 # Models enlarge a picture until its shorter side fits them, so the longer one of a narrow strip would fill the memory.
 NARROWEST = 50
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    MemoryError,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ def decoded(content: bytes) -> Image.Image:
         raise _too_many_pixels() from None
     except InvalidInput as error:
         raise Refused(422, "invalid_input", f"{str(error)[:1].upper()}{str(error)[1:]}.") from error
-    except _DAMAGED as error:
+    except (*DAMAGED, MemoryError) as error:
         told = " ".join(str(error).split())[:200]
         raise Refused(422, "damaged", f"The picture is damaged or truncated ({told}). Get or save it again.") from error
 
@@ -146,8 +135,7 @@ def _too_many_pixels(size: str = "") -> Refused:
 
 
 def _unidentified(content: bytes) -> str:
-    start = content[:1024].lstrip(b"\xef\xbb\xbf \r\n\t")
-    if start.startswith(b"<") and b"<svg" in start:
+    if is_svg(content[:1024]):
         return "SVG is a drawing and has no pixels. Save it as PNG first."
     listed = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
     return f"This is no picture that can be read: {listed} can. Save it as PNG first."

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from relprop import rulebook
 from relprop.app.asking import Input, Question
 from relprop.app.pictures import Pictures
 from relprop.app.recent import Recent
-from relprop.app.rulebook import presets_for, rule_of
 from relprop.attribution import Attribution
 from relprop.errors import InvalidInput, RelpropError
 from relprop.explainer import Explainer
-from relprop.methods import METHODS, Method, method_of
+from relprop.methods import LRP, METHODS, Method, method_of
 from relprop.models.prepare import named_modules
 from relprop.presets import AUTO, Bounds, Rules
 from relprop.rulemap import RuleMap, as_rule_map
 from relprop.text import TextAttribution, TextExplainer
 from relprop.view.panels import input_picture
 
-LRP = "lrp"
 CUSTOM_USES = 16  # of an explainer by rules of users' own, which keeps weights for every rule that it has met
-TEXT_EXPLAINERS = 6  # each keeps the weights that its rules modify
 INPUTS = 8  # made of pictures
 
 Target = int | str | None
@@ -43,26 +42,77 @@ class Given:
     picture: Image.Image | None = None
 
 
-class Reader(Protocol):
-    """What reads for one model."""
+class Reader(ABC):
+    """What reads for one model, and explains what it read; `explainer` explains the model by LRP."""
 
+    explainer: Explainer
     labels: tuple[str, ...] | None
-    layers: Sequence[str]
-    clip: float | None
+    layers: Sequence[str] = ()
+    clip: float | None = None
+    _custom: Any = None
+    _uses = 0
 
-    @property
-    def explainer(self) -> Explainer:
-        """What explains the model by LRP."""
-
+    @abstractmethod
     def given(self, asked: Input, pictures: Pictures) -> Given:
         """What a request asks about. Raises InvalidInput where this model can't read it."""
 
+    @abstractmethod
+    def _fresh(self) -> Any:
+        """An explainer that has prepared no weights yet."""
+
+    @abstractmethod
+    def _compared(
+        self, x: Any, target: Target, rules: Sequence[Rules], methods: Sequence[Method], layers: Sequence[str]
+    ) -> Mapping[str, Found]:
+        """The explanations by these rules and methods."""
+
     def explain(self, given: Given, target: Target, questions: Sequence[Question], watch: Watch) -> list[Found]:
         """The answer to each question, or why there is none."""
+        found: list[Found | None] = [None] * len(questions)
+        maps: dict[int, Rules] = {}
+        for place, question in enumerate(questions):
+            try:
+                if question.method == LRP:
+                    maps[place] = rules_of(question, self.explainer.bounds)
+                else:
+                    method = method_asked(question, watch)
+                    (found[place],) = self._compared(given.x, target, (), [method], ()).values()
+            except RelpropError as error:
+                found[place] = error
+        layers = list(dict.fromkeys(q.layer for place, q in enumerate(questions) if q.layer and place in maps))
+        for place, answer in self._by_lrp(given.x, target, maps, layers, questions).items():
+            found[place] = answer
+        return [each for each in found if each is not None]
+
+    def _by_lrp(
+        self, x: Any, target: Target, maps: dict[int, Rules], layers: list[str], questions: Sequence[Question]
+    ) -> dict[int, Found]:
+        """The answers by LRP, from one forward pass; one by one where that fails, to tell whose rules are at fault."""
+        if not maps:
+            return {}
+        distinct = {_name(rules): rules for rules in maps.values()}
+        try:
+            compared = self._compared(x, target, list(distinct.values()), (), layers)
+            return {place: compared[_name(rules)] for place, rules in maps.items()}
+        except RelpropError as error:
+            if len(maps) == 1:
+                return dict.fromkeys(maps, error)
+        alone: dict[int, Found] = {}
+        for place, rules in maps.items():
+            own = questions[place].layer
+            alone |= self._by_lrp(x, target, {place: rules}, [own] if own else [], questions)
+        return alone
+
+    def _for_own_rules(self) -> Any:
+        """The explainer for users' own rules, a fresh one now and then; for presets, which are few, one is enough."""
+        if self._uses % CUSTOM_USES == 0:
+            self._custom = self._fresh()
+        self._uses += 1
+        return self._custom
 
 
 @dataclass(eq=False)
-class Values:
+class Values(Reader):
     """Reads drawings, pictures and series: `draw` from 0..255 to the model's input, `preprocess` from a picture.
 
     display: what the model sees of a picture; by default its input as a picture. clip: the percentile of |relevance|
@@ -80,7 +130,6 @@ class Values:
     def __post_init__(self) -> None:
         self.labels = self.explainer.labels
         self._inputs: Recent[str, Given] = Recent(INPUTS)
-        self._custom, self._uses = self._fresh(), 0
 
     def given(self, asked: Input, pictures: Pictures) -> Given:
         if asked.digit is not None and self.draw is not None:
@@ -94,55 +143,11 @@ class Values:
         readable = {"digit": self.draw, "picture": self.preprocess, "values": self.preprocess is None}
         raise _unreadable(asked, [kind for kind, reads in readable.items() if reads])
 
-    def explain(self, given: Given, target: Target, questions: Sequence[Question], watch: Watch) -> list[Found]:
-        found: list[Found | None] = [None] * len(questions)
-        maps: dict[int, Rules] = {}
-        for place, question in enumerate(questions):
-            try:
-                if question.method == LRP:
-                    maps[place] = rules_of(question, self.explainer.bounds)
-                else:
-                    found[place] = self._by_method(given.x, target, question, watch)
-            except RelpropError as error:
-                found[place] = error
-        layers = list(dict.fromkeys(q.layer for place, q in enumerate(questions) if q.layer and place in maps))
-        for place, answer in self._by_lrp(given.x, target, maps, layers, questions).items():
-            found[place] = answer
-        return [each for each in found if each is not None]
-
-    def _by_lrp(
-        self, x: Tensor, target: Target, maps: dict[int, Rules], layers: list[str], questions: Sequence[Question]
-    ) -> dict[int, Found]:
-        """The answers by LRP, from one forward pass; one by one where that fails, to tell whose rules are at fault."""
-        if not maps:
-            return {}
-        explainer = self._explainer(maps.values())
-        distinct = {_name(rules): rules for rules in maps.values()}
-        try:
-            compared = explainer.compare(x, list(distinct.values()), target, layers=layers)
-            return {place: compared[_name(rules)] for place, rules in maps.items()}
-        except RelpropError as error:
-            if len(maps) == 1:
-                return dict.fromkeys(maps, error)
-        alone: dict[int, Found] = {}
-        for place, rules in maps.items():
-            own = questions[place].layer
-            alone |= self._by_lrp(x, target, {place: rules}, [own] if own else [], questions)
-        return alone
-
-    def _by_method(self, x: Tensor, target: Target, question: Question, watch: Watch) -> Attribution:
-        method = method_asked(question, watch)
-        (found,) = self.explainer.compare(x, methods=[method], target=target).values()
-        return found
-
-    def _explainer(self, rules: Any) -> Explainer:
-        """The explainer for these rules. Presets are few; users' own rules get a fresh one now and then."""
-        if all(isinstance(each, str) for each in rules):
-            return self.explainer
-        self._uses += 1
-        if self._uses % CUSTOM_USES == 0:
-            self._custom = self._fresh()
-        return self._custom
+    def _compared(
+        self, x: Any, target: Target, rules: Sequence[Rules], methods: Sequence[Method], layers: Sequence[str]
+    ) -> Mapping[str, Found]:
+        explainer = self.explainer if _are_presets(rules) else self._for_own_rules()
+        return explainer.compare(x, rules, target, methods=methods, layers=layers)
 
     def _fresh(self) -> Explainer:
         return Explainer(self.explainer.model, bounds=self.explainer.bounds, labels=self.explainer.labels)
@@ -160,54 +165,37 @@ class Values:
         return x.reshape(1, *wanted)
 
 
-class Words:
+class Words(Reader):
     """Reads texts."""
-
-    layers: Sequence[str] = ()
-    clip: float | None = None
 
     def __init__(self, model: Any, tokenizer: Any, labels: Sequence[str] | None) -> None:
         self._model, self._tokenizer, self._labels = model, tokenizer, labels
-        self._explainers: Recent[str, TextExplainer] = Recent(TEXT_EXPLAINERS)
+        self._texts = self._fresh()
+        self.explainer = self._texts.explainer
         self.labels = self.explainer.labels
-
-    @property
-    def explainer(self) -> Explainer:
-        return self.by_lrp(AUTO).explainer
 
     def given(self, asked: Input, pictures: Pictures) -> Given:
         if asked.text is None:
             raise _unreadable(asked, ["text"])
         return Given(asked.text)
 
-    def explain(self, given: Given, target: Target, questions: Sequence[Question], watch: Watch) -> list[Found]:
-        return [self._answer(given.x, target, question, watch) for question in questions]
+    def _compared(
+        self, x: Any, target: Target, rules: Sequence[Rules], methods: Sequence[Method], layers: Sequence[str]
+    ) -> Mapping[str, Found]:
+        if layers:
+            raise InvalidInput("layers are shown of models that read pictures or series, and this one reads text")
+        texts = self._texts if _are_presets(rules) else self._for_own_rules()
+        return texts.compare(x, rules, target, methods=methods)
 
-    def by_lrp(self, rules: Rules) -> TextExplainer:
-        """The explainer by LRP with these rules."""
-        return self._explainers.made(_name(rules), lambda: self._made(rules=rules))
-
-    def _answer(self, text: str, target: Target, question: Question, watch: Watch) -> Found:
-        try:
-            if question.layer is not None:
-                raise InvalidInput("layers are shown of models that read pictures or series, and this one reads text")
-            if question.method == LRP:
-                found: TextAttribution = self.by_lrp(rules_of(question, None))(text, target)
-            else:
-                found = self._made(method=method_asked(question, watch))(text, target)
-        except RelpropError as error:
-            return error
-        return found
-
-    def _made(self, **options: Any) -> TextExplainer:
-        return TextExplainer(self._model, self._tokenizer, labels=self._labels, **options)
+    def _fresh(self) -> TextExplainer:
+        return TextExplainer(self._model, self._tokenizer, labels=self._labels)
 
 
 def rules_of(question: Question, bounds: Bounds | None) -> Rules:
     """The rules that a question asks for: a preset's name, a rule, or a rule map. Raises InvalidRule."""
     if isinstance(question.rules, str):
-        return rule_of(question.rules, bounds) if "(" in question.rules else question.rules
-    return RuleMap([(selector, rule_of(rule, bounds)) for selector, rule in question.rules])
+        return rulebook.rules_of(question.rules, bounds)
+    return RuleMap([(selector, rulebook.rule_of(rule, bounds)) for selector, rule in question.rules])
 
 
 def method_asked(question: Question, watch: Watch) -> Method:
@@ -232,7 +220,8 @@ def presets_of(reader: Reader) -> list[str]:
     """The names of the presets that make sense for a reader's model."""
     model = reader.explainer.model
     parts = model.modules() if isinstance(model, nn.Module) else ()
-    return presets_for(reader.explainer.bounds, any(isinstance(part, (nn.RNNBase, nn.RNNCellBase)) for part in parts))
+    recurrent = any(isinstance(part, (nn.RNNBase, nn.RNNCellBase)) for part in parts)
+    return rulebook.presets_for(reader.explainer.bounds, recurrent)
 
 
 def layers_of(model: Any, example: Tensor) -> list[str]:
@@ -284,6 +273,10 @@ def _unreadable(asked: Input, readable: Sequence[str]) -> InvalidInput:
 def _shown(module: nn.Module) -> bool:
     normalises = "Norm" in type(module).__name__
     return not normalises and any(True for _ in module.parameters())
+
+
+def _are_presets(rules: Sequence[Rules]) -> bool:
+    return all(isinstance(each, str) for each in rules)
 
 
 def _name(rules: Rules) -> str:

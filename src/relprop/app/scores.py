@@ -24,7 +24,7 @@ def scores_told(attribution: Attribution, explainer: Explainer, labels: Sequence
     """
     target = None if attribution.target is None else int(attribution.target[0])
     explained = float(attribution.score[0])
-    output = _row(attribution.output)
+    output = targets.class_scores(attribution.output)
     if target is None or output is None:
         return [{"index": target, "name": attribution.label(0), "score": explained, "probability": None}]
     scores, chances = _scores(output, target, attribution, explainer)
@@ -55,17 +55,6 @@ def _scores(
     normalised = len(scores) > 1 and bool(torch.isclose(output.exp().sum(), output.new_ones(())))
     chances = output.exp() if normalised and bool((output <= 0).all()) else output
     return scores, chances.double()
-
-
-def _row(output: Any) -> Tensor | None:
-    """The classes' scores of the one sample in a model's output; None where there are none."""
-    found = targets.parts(output)
-    named = [tensor for name, tensor in found if name.strip("[]'.") in ("logits", "out")]
-    tensors = named or [tensor for _, tensor in found]
-    if len(tensors) != 1 or tensors[0].dim() not in (1, 2) or len(tensors[0]) != 1:
-        return None
-    row: Tensor = tensors[0].detach().cpu().reshape(-1)
-    return row
 
 
 def _finite(value: Tensor) -> float | None:

@@ -49,6 +49,8 @@ def serve(
         torch.set_num_threads(threads)
     app = create(own, with_zoo, host)
     with running(app, host, port, verbose) as (address, ended):
+        with contextlib.suppress(Exception):  # what fails is told when it is asked for
+            _answer_once(app, next(iter(app.models)))  # before the page asks for everything at once
         _greet(address, host)
         if open_browser and has_browser():
             webbrowser.open(address)
@@ -166,10 +168,12 @@ def _greet(address: str, host: str) -> None:
 
 
 def _warm(app: Application) -> threading.Thread:
-    """Does everything once that takes longer the first time: models, the analyser of Korean, Captum."""
+    """Does once what takes longer the first time, models and Captum; but not the analyser of Korean, which holds
+    Python's lock while it is loaded, so that for seconds nobody else would be answered: that is for who needs it."""
 
     def load() -> None:
-        steps: list[Callable[[], None]] = [partial(_answer_once, app, served) for served in app.models]
+        wanted = [served for served in app.models if served.language != "ko"]
+        steps: list[Callable[[], None]] = [partial(_answer_once, app, served) for served in wanted]
         for step in (*steps, _import_captum):
             if app.work.stopped:
                 return

@@ -83,7 +83,7 @@ class Application:
         for kind in (Refused, RelpropError, Gone, ClientDisconnect, HTTPException):
             app.add_exception_handler(kind, _told)
 
-        @app.get("/")
+        @app.api_route("/", methods=["GET", "HEAD"])
         async def page() -> Response:
             return FileResponse(STATIC / "index.html")
 

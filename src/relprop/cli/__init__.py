@@ -1,4 +1,4 @@
-"""The command line: `relprop image`, `text`, `check`, `export`, `demo`, `models`, `rules`.
+"""The command line: `relprop image`, `text`, `report`, `check`, `export`, `serve`, `demo`, `models`, `rules`.
 
 Nothing heavy is imported before a command runs, so that help answers at once.
 """

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
-import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -63,7 +61,9 @@ def rules(name: Rule = None, as_json: options.Json = False, verbose: options.Ver
 
     relprop rules ZBox
     """
-    presets, single = _presets(), _rules()
+    from relprop.rulebook import presets_told, rules_told
+
+    presets, single = presets_told(), rules_told()
     if name is not None:
         presets, single = _chosen(name, presets, single)
     if as_json:
@@ -115,63 +115,6 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         "not measured here" if error is None else f"{error:.2f} % of {measured:,}",
         "yes" if model["available"] else f"no: {model['install']}",
     )
-
-
-def _presets() -> list[dict[str, Any]]:
-    """What is told of each preset, for JSON; `auto` first."""
-    from relprop.presets import AUTO, PRESETS, rule_map
-
-    auto = (
-        "decided from the model's operations: epsilon-plus-flat for convolutions, attn-lrp for attention, else epsilon"
-    )
-    told: list[dict[str, Any]] = [{"name": AUTO, "summary": auto, "needs_bounds": False, "entries": []}]
-    for preset in PRESETS.values():
-        chosen = rule_map(preset.name, (0.0, 1.0) if preset.needs_bounds else None)
-        assert chosen is not None
-        entries = [
-            [str(selector), re.sub(r"ZBox\(.*\)", "ZBox(low, high)", repr(rule))] for selector, rule in chosen.entries
-        ]
-        told.append(
-            {
-                "name": preset.name,
-                "summary": preset.summary,
-                "needs_bounds": preset.needs_bounds,
-                "entries": entries,
-            }
-        )
-    return told
-
-
-def _rules() -> list[dict[str, Any]]:
-    """What is told of each rule, for JSON."""
-    from relprop import rules
-
-    told = []
-    for name in rules.__all__:
-        rule = getattr(rules, name)
-        if not (isinstance(rule, type) and issubclass(rule, rules.Rule)) or rule in (rules.Rule, rules.ProductRule):
-            continue
-        description = inspect.getdoc(rule) or ""
-        told.append(
-            {
-                "name": name,
-                "signature": f"{name}({', '.join(map(_parameter, inspect.signature(rule).parameters.values()))})",
-                "formula": _formula(description),
-                "description": description,
-            }
-        )
-    return told
-
-
-def _parameter(parameter: inspect.Parameter) -> str:
-    default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
-    return f"{parameter.name}{default}"
-
-
-def _formula(description: str) -> str:
-    """The paragraph of a docstring that says what R_i is, from there on; else its first."""
-    paragraphs = [" ".join(paragraph.split()) for paragraph in description.split("\n\n")]
-    return next((p[p.index("R_i = ") :] for p in paragraphs if "R_i = " in p), paragraphs[0])
 
 
 def _chosen(

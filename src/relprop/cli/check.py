@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relprop.cli import completion, options
-from relprop.cli.console import Exit, answer, causes, figure, note, reporting, table, terminal
+from relprop.cli.console import Exit, answer, causes, figure, note_chosen, reporting, table, terminal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relprop.cli.network import Network
     from relprop.conservation import OperationFlow
     from relprop.models.stages import Segments
+    from relprop.presets import Rules
     from relprop.report import Report
 
 DIGIT = 30  # the first 3 of the zoo's digits
@@ -62,13 +63,14 @@ def check(
     relprop check --model mine.pt2 --shape 1,3,224,224
     """
     from relprop.cli.network import framing, network
+    from relprop.rulebook import rules_of
 
     if path is not None and shape is not None:
         raise typer.BadParameter("give a picture or --shape, not both", param_hint="--shape")
     sides = _sides(shape)
     net = network(model or _fitting(path), framing(size, mean, std), bounds)
     x, what = _input(net, path, sides)
-    report = _checked(net, x, rules or net.rules, options.segments_of(segments))
+    report = _checked(net, x, rules_of(rules or net.rules, net.bounds), options.segments_of(segments))
     if as_json:
         answer(_told(report, net.name, what))
     else:
@@ -79,12 +81,13 @@ def check(
 
 def _fitting(path: Path | None) -> str:
     """The model that `relprop image` would take for this picture."""
-    from relprop.cli.pictures import is_digit, open_picture
+    from relprop.cli.pictures import fitting_model, open_picture
 
-    if path is None or is_digit(open_picture(path)):
+    if path is None:
         return "mnist-cnn"
-    note("model: efficientnet-lite0, as none was given (--model chooses another)")
-    return "efficientnet-lite0"
+    name = fitting_model(open_picture(path))
+    note_chosen(name)
+    return name
 
 
 def _input(net: Network, path: Path | None, shape: tuple[int, ...] | None) -> tuple[Tensor, str]:
@@ -113,7 +116,7 @@ def _noise(net: Network, shape: tuple[int, ...]) -> Tensor:
     return low.max() + (high.min() - low.max()) * torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-def _checked(net: Network, x: Tensor, rules: str, segments: Segments | None) -> Report:
+def _checked(net: Network, x: Tensor, rules: Rules, segments: Segments | None) -> Report:
     """The report. Raises InvalidInput where the model can't take an input of this shape."""
     import relprop
     from relprop.errors import InvalidInput

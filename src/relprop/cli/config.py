@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(f"the file {path} can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no TOML: it is not UTF-8 ({error.reason} at byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
 
 

@@ -124,6 +124,11 @@ def note(text: str) -> None:
     _to_stderr(_plain(text), "dim")
 
 
+def note_chosen(model: str) -> None:
+    """Says which model was taken where none was asked for."""
+    note(f"model: {model}, as none was given (--model chooses another)")
+
+
 def _plain(text: str) -> str:
     return "".join(c if unicodedata.category(c) not in ("Cc", "Cs") else "\ufffd" for c in " ".join(text.split()))
 

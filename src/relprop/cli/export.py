@@ -81,11 +81,13 @@ def export(
     """
     import relprop
     from relprop.cli.network import framing, network
+    from relprop.rulebook import rules_of
 
     if out.resolve() == Path(model).resolve():
         raise typer.BadParameter(f"{out} is the model itself, which is not overwritten", param_hint="--out")
     net = network(model, framing(size, mean, std), bounds, labels)
-    explainer = relprop.Explainer(net.model, rules or net.rules, bounds=net.bounds, labels=net.labels)
+    chosen = rules_of(rules or net.rules, net.bounds)
+    explainer = relprop.Explainer(net.model, chosen, bounds=net.bounds, labels=net.labels)
     example = _example(net)
     possible = _takes_several(net)
     if any_number and not possible:

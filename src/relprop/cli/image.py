@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,6 @@ from relprop.cli.console import (
     complain,
     exit_code,
     figure,
-    note,
     reporting,
     table,
     terminal,
@@ -28,8 +27,8 @@ from relprop.progress import telling
 if TYPE_CHECKING:
     from relprop.attribution import Attribution
     from relprop.cli.destination import Destination
-    from relprop.cli.network import Framing, Network
-    from relprop.models.stages import Segments
+    from relprop.cli.network import Networks
+    from relprop.cli.ways import Ways
 
 TOP = 3
 
@@ -99,21 +98,19 @@ def image(
     relprop image x.jpg --model mine.pt2 --labels names.txt --mean 0.5 --std 0.5
     """
     from relprop.cli.destination import Destination
-    from relprop.cli.network import framing
-    from relprop.presets import rule_map
+    from relprop.cli.network import Networks, framing
+    from relprop.cli.ways import Ways
     from relprop.view.style import Style
 
-    presets = options.listed(rules)
+    ways = Ways(rules)
     targets: list[str | None] = list(dict.fromkeys(target)) if target else [None]
     given = {"cmap": cmap, "overlay": overlay, "clip": clip}
     style: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     Style(**style)
-    for preset in presets:
-        rule_map(preset, bounds=(0.0, 1.0))
-    alone = len(paths) == len(targets) == 1 and len(presets) <= 1
+    alone = len(paths) == len(targets) == len(ways) == 1
     destination = Destination(out, paths, alone)
-    networks = _Networks(model, framing(size, mean, std), bounds, labels, options.segments_of(segments))
-    work = _Work(networks, targets, presets, destination, style)
+    networks = Networks(model, framing(size, mean, std), bounds, labels, options.segments_of(segments))
+    work = _Work(networks, targets, ways, destination, style)
     found, errors = _each(paths, work, verbose)
     if as_json:
         answer({"images": found})
@@ -126,52 +123,12 @@ def image(
 
 
 @dataclass
-class _Networks:
-    """The network for a picture: the one asked for, or one chosen by what the picture looks like; each made once."""
-
-    asked: str | None
-    frame: Framing
-    bounds: tuple[float, float] | None
-    labels: str | None
-    segments: Segments | None
-    made: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.asked is not None:
-            self._explainer(self.asked)
-
-    def of(self, picture: Any) -> tuple[Network, Any]:
-        """The network and its explainer."""
-        from relprop.cli.pictures import is_digit
-
-        if self.asked is not None:
-            return self._explainer(self.asked)
-        name = "mnist-cnn" if is_digit(picture) else "efficientnet-lite0"
-        known = name in self.made
-        pair = self._explainer(name)
-        if not known:
-            note(f"model: {name}, as none was given (--model chooses another)")
-        return pair
-
-    def _explainer(self, name: str) -> tuple[Network, Any]:
-        from relprop import Explainer
-        from relprop.cli.network import network
-
-        if name not in self.made:
-            net = network(name, self.frame, self.bounds, self.labels)
-            explainer = Explainer(net.model, net.rules, bounds=net.bounds, segments=self.segments, labels=net.labels)
-            self.made[name] = net, explainer
-        pair: tuple[Network, Any] = self.made[name]
-        return pair
-
-
-@dataclass
 class _Work:
     """What is done with each picture."""
 
-    networks: _Networks
+    networks: Networks
     targets: Sequence[str | None]
-    presets: Sequence[str]
+    ways: Ways
     destination: Destination
     style: dict[str, Any]
 
@@ -185,8 +142,8 @@ class _Work:
         told: list[dict[str, Any]] = []
         top: list[dict[str, Any]] = []
         for target in self.targets:
-            compared = explainer.compare(x, self.presets or [net.rules], options.target_of(target, net.labels))
-            for attribution in compared.values():
+            wanted = options.target_of(target, net.labels)
+            for attribution in self.ways.explain(explainer, x, wanted, net.rules, net.bounds).values():
                 _require_labels(attribution)
                 top = top or _top(attribution)
                 told.append(self._written(path, attribution))
@@ -259,23 +216,22 @@ def _print(told: dict[str, Any]) -> None:
 
 def _require_labels(attribution: Attribution) -> None:
     scores = _scores(attribution)
-    if attribution.labels is not None and scores is not None and len(attribution.labels) != len(scores):
+    if attribution.labels is not None and scores and len(attribution.labels) != len(scores):
         raise InvalidInput(
             f"there are {len(attribution.labels)} class names for {len(scores)} scores; give one for each with --labels"
         )
 
 
-def _scores(attribution: Attribution) -> list[float] | None:
+def _scores(attribution: Attribution) -> list[float]:
     """What the model returned for the one sample, if that is one figure per class."""
-    shape = getattr(attribution.output, "shape", ())
-    if len(shape) != 2:
-        return None
-    values: list[float] = attribution.output[0].double().tolist()
-    return values
+    from relprop.targets import class_scores
+
+    scores = class_scores(attribution.output)
+    return [] if scores is None else scores.double().tolist()
 
 
 def _top(attribution: Attribution) -> list[dict[str, Any]]:
-    scores = _scores(attribution) or []
+    scores = _scores(attribution)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])[:TOP]
     labels = attribution.labels
     return [{"class": labels[i] if labels else str(i), "index": i, "score": scores[i]} for i in order]

@@ -14,10 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from relprop import zoo
+from relprop.cli.console import note_chosen
+from relprop.cli.pictures import fitting_model
 from relprop.errors import InvalidFile, InvalidInput
+from relprop.explainer import Explainer
 from relprop.models import load_program
+from relprop.models.stages import Segments
 from relprop.presets import Bounds
-from relprop.zoo.pictures import plain
+from relprop.zoo.pictures import Layout
 
 DEFAULT_SIZE = 224
 
@@ -46,6 +50,41 @@ class Framing:
     def given(self) -> bool:
         """Whether anything was asked for."""
         return self != Framing()
+
+
+class Networks:
+    """The network for a picture: the one asked for, or the zoo's for a picture of its look; each made once."""
+
+    def __init__(
+        self,
+        asked: str | None,
+        frame: Framing,
+        bounds: tuple[float, float] | None,
+        labels: str | None,
+        segments: Segments | None = None,
+    ) -> None:
+        self._asked, self._frame, self._bounds, self._labels, self._segments = asked, frame, bounds, labels, segments
+        self._made: dict[str, tuple[Network, Explainer]] = {}
+        if asked is not None:
+            self._of(asked)
+
+    def of(self, picture: Image.Image) -> tuple[Network, Explainer]:
+        """The network and its explainer."""
+        if self._asked is not None:
+            return self._of(self._asked)
+        name = fitting_model(picture)
+        known = name in self._made
+        pair = self._of(name)
+        if not known:
+            note_chosen(name)
+        return pair
+
+    def _of(self, name: str) -> tuple[Network, Explainer]:
+        if name not in self._made:
+            net = network(name, self._frame, self._bounds, self._labels)
+            explainer = Explainer(net.model, net.rules, bounds=net.bounds, segments=self._segments, labels=net.labels)
+            self._made[name] = net, explainer
+        return self._made[name]
 
 
 def framing(size: int | None, mean: str | None, std: str | None) -> Framing:
@@ -91,39 +130,31 @@ def _of_the_zoo(name: str, frame: Framing) -> Network:
 def _program(path: Path, frame: Framing) -> Network:
     model = load_program(path)
     shape = _input_shape(model, path)
-    last = shape[1] not in (1, 3) and shape[3] in (1, 3)  # channels last, as Keras has them
-    channels, *sides = (shape[3], shape[1], shape[2]) if last else (shape[1], shape[2], shape[3])
-    if channels not in (1, 3):
+    layout = Layout.of(shape, frame.size or DEFAULT_SIZE)
+    if layout is None:
         raise InvalidInput(
-            f"{path.name} takes {channels or 'any number of'} channels, and a picture has 1 (grey) or 3 (colour); use "
-            "relprop.load_program and relprop.explain in Python for other inputs"
+            f"{path.name} takes samples of shape {_told(shape)}, and a picture has 1 channel (grey) or 3 (colour), "
+            "first or last; use relprop.load_program and relprop.explain in Python for other inputs"
         )
-    height, width = (side or frame.size or DEFAULT_SIZE for side in sides)
-    if frame.size is not None and (height, width) != (frame.size, frame.size):
-        raise typer.BadParameter(f"{path.name} takes {height} x {width} pixels and no other", param_hint="--size")
-    mean, std = (
-        _per_channel("--mean", frame.mean or (0.0,), channels),
-        _per_channel("--std", frame.std or (1.0,), channels),
-    )
-
-    def preprocess(picture: Image.Image) -> Tensor:
-        pixels = (_pixels(picture, channels, height, width) - mean) / std
-        return (pixels.permute(1, 2, 0) if last else pixels).contiguous()[None]
-
-    low, high = (0 - mean) / std, (1 - mean) / std
-    if last:
-        low, high = low.flatten(), high.flatten()
-    return Network(path.name, model, preprocess, (low, high))
+    if frame.size is not None and (layout.height, layout.width) != (frame.size, frame.size):
+        raise typer.BadParameter(
+            f"{path.name} takes {layout.height} x {layout.width} pixels and no other", param_hint="--size"
+        )
+    mean = _per_channel("--mean", frame.mean or (0.0,), layout)
+    std = _per_channel("--std", frame.std or (1.0,), layout)
+    bounds = ((0 - mean) / std, (1 - mean) / std)
+    return Network(path.name, model, lambda picture: (layout.pixels(picture) - mean) / std, bounds)
 
 
 def _input_shape(model: Any, path: Path) -> tuple[int | None, ...]:
-    """The four sides of the program's input, None where it leaves them open. Raises InvalidInput for other inputs."""
+    """The sides of one sample of the program's input, None where it leaves them open. Raises InvalidInput for what is
+    not one input (batch, ...) of three sides."""
     inputs = [node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder"]
     shapes = [
         tuple(side if isinstance(side, int) else None for side in i.shape) for i in inputs if isinstance(i, Tensor)
     ]
     if len(inputs) != 1 or not shapes or len(shapes[0]) != 4:
-        met = ", ".join(str(tuple("any" if side is None else side for side in shape)) for shape in shapes)
+        met = ", ".join(map(_told, shapes))
         raise InvalidInput(
             f"{path.name} takes {len(inputs)} input(s) of shape {met or 'unknown'}, and a picture is one input (batch, "
             "channels, height, width); use relprop.load_program and relprop.explain in Python"
@@ -133,28 +164,18 @@ def _input_shape(model: Any, path: Path) -> tuple[int | None, ...]:
             f"{path.name} takes batches of {shapes[0][0]} only; export it with an example of one picture, or with "
             "dynamic_shapes={0: torch.export.Dim('batch')}"
         )
-    return shapes[0]
+    return shapes[0][1:]
 
 
-def _pixels(picture: Image.Image, channels: int, height: int, width: int) -> Tensor:
-    """A picture's centre in the proportions of height x width, resized to it: (channels, height, width) in 0..1."""
-    import numpy as np
-
-    picture = plain(picture).convert("L" if channels == 1 else "RGB")
-    ratio = max(width / picture.width, height / picture.height)
-    side = (width / ratio, height / ratio)
-    left, top = (picture.width - side[0]) / 2, (picture.height - side[1]) / 2
-    box = (left, top, left + side[0], top + side[1])
-    shown = picture.resize((width, height), Image.Resampling.BICUBIC, box=box)
-    pixels = torch.from_numpy(np.array(shown, dtype=np.float32)) / 255
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+def _told(shape: Sequence[int | None]) -> str:
+    return str(tuple("any" if side is None else side for side in shape))
 
 
-def _per_channel(option: str, figures: Sequence[float], channels: int) -> Tensor:
-    """(channels, 1, 1), or (1, 1, 1) for one figure."""
-    if len(figures) not in (1, channels):
-        raise typer.BadParameter(f"got {len(figures)} figures for {channels} channel(s)", param_hint=option)
-    return torch.tensor(figures)[:, None, None]
+def _per_channel(option: str, figures: Sequence[float], layout: Layout) -> Tensor:
+    """The figures of all channels, or the one for each."""
+    if len(figures) not in (1, layout.channels):
+        raise typer.BadParameter(f"got {len(figures)} figures for {layout.channels} channel(s)", param_hint=option)
+    return layout.per_channel(torch.tensor(figures))
 
 
 def _figures(option: str, text: str | None) -> tuple[float, ...] | None:

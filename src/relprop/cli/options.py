@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -30,9 +31,9 @@ Preset = Annotated[
     typer.Option(
         "--rules",
         "-r",
-        metavar="PRESET",
+        metavar="PRESET|RULE",
         autocompletion=completion.presets,
-        help="A preset (`relprop rules` lists them).",
+        help="A preset, or a rule for all layers as 'Gamma(0.25)' (`relprop rules` lists both).",
     ),
 ]
 Presets = Annotated[
@@ -40,10 +41,23 @@ Presets = Annotated[
     typer.Option(
         "--rules",
         "-r",
-        metavar="PRESET",
+        metavar="PRESET|RULE",
         autocompletion=completion.presets,
-        help="A preset (`relprop rules` lists them); several times, or with commas, to compare.",
+        help="A preset, or a rule for all layers as 'Gamma(0.25)' (`relprop rules` lists both); several times, or with "
+        "commas, to compare.",
     ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="METHOD[,METHOD]",
+        autocompletion=completion.methods,
+        help="lrp (the default), gradient, gradient_x_input, ...; several to compare.",
+    ),
+]
+Lines = Annotated[
+    str | None, typer.Option("--lines", metavar="FILE", help="A file with one text a line; - for standard input.")
 ]
 Segments = Annotated[
     str | None,
@@ -86,6 +100,9 @@ Targets = Annotated[
 ]
 
 
+_COMMA = re.compile(r",(?![^()]*\))")  # between names; those of a rule's parameters are in brackets
+
+
 def target_of(text: str | None, labels: Sequence[str] | None) -> int | str | None:
     """A class's name where there is one of that name, else its index."""
     if text is None or text in (labels or ()):
@@ -98,7 +115,7 @@ def target_of(text: str | None, labels: Sequence[str] | None) -> int | str | Non
 
 def listed(given: Sequence[str] | None) -> list[str]:
     """What an option was given, several times or with commas, each once."""
-    parts = [part.strip() for each in given or [] for part in each.split(",")]
+    parts = [part.strip() for each in given or [] for part in re.split(_COMMA, each)]
     return list(dict.fromkeys(part for part in parts if part))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from relprop.errors import InvalidFile
+from relprop.zoo.pictures import DAMAGED, is_svg
 
 _RUN_A_PROGRAM = {"EPS"}  # pillow draws these with Ghostscript
 
@@ -26,9 +26,7 @@ def open_picture(path: Path) -> Image.Image:
         start = path.open("rb").read(1024)
         if not start:
             raise InvalidFile("the file is empty")
-        if path.suffix.lower() == ".svg" or (
-            start.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<") and b"<svg" in start
-        ):
+        if path.suffix.lower() == ".svg" or is_svg(start):
             raise InvalidFile("SVG is a drawing and has no pixels; convert it to PNG first")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -45,9 +43,14 @@ def open_picture(path: Path) -> Image.Image:
         raise InvalidFile(
             f"the picture has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels; make it smaller first"
         ) from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except DAMAGED as error:
         raise InvalidFile(f"the picture is damaged or truncated ({error}); get or save it again") from error
     return picture
+
+
+def fitting_model(picture: Image.Image) -> str:
+    """The zoo's model for a picture of this look."""
+    return "mnist-cnn" if is_digit(picture) else "efficientnet-lite0"
 
 
 def is_digit(picture: Image.Image) -> bool:

@@ -29,10 +29,7 @@ def report(
             show_default=False,
         ),
     ] = None,
-    lines: Annotated[
-        str | None,
-        typer.Option("--lines", metavar="FILE", help="A file with one text a line; - for standard input."),
-    ] = None,
+    lines: options.Lines = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -56,14 +53,7 @@ def report(
         ),
     ] = None,
     rules: options.Presets = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METHOD[,METHOD]",
-            autocompletion=completion.methods,
-            help="lrp (the default), gradient, gradient_x_input, ...; several to compare, side by side.",
-        ),
-    ] = None,
+    method: options.Methods = None,
     truth: Annotated[
         str | None,
         typer.Option(
@@ -129,15 +119,16 @@ def report(
 
     relprop report --lines reviews.txt --truth answers.csv --language ko --json > figures.json
     """
+    from relprop.cli.network import framing
     from relprop.cli.report_inputs import sources
     from relprop.cli.report_work import Work
+    from relprop.cli.ways import Ways
     from relprop.view.gallery import Gallery
     from relprop.view.gallery.words import in_language
 
     wanted = sources(paths or [], lines, truth)[:first]
     gallery = Gallery(out, title=title, language=language, bits=bits, causes=find_causes)
-    frame = (size, mean, std)
-    work = Work(model, options.listed(rules), options.listed(method), target, clip, frame, bounds, labels)
+    work = Work(model, Ways(rules, method), target, clip, framing(size, mean, std), bounds, labels)
     errors: list[RelpropError] = []
     with gallery, telling(len(wanted) > 1, "explaining") as tell:
         for done, source in enumerate(wanted, start=1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from pathlib import Path
 import typer
 
 from relprop.cli.console import note
+from relprop.cli.texts import numbered_lines, read
 from relprop.errors import InvalidFile
 from relprop.view.gallery.words import Words
 
-STANDARD_INPUT = "-"
 TEXTS = (".txt",)
 # What a folder is searched for; a file that is named itself may have any ending.
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".avif")
@@ -43,7 +42,7 @@ class Source:
 
     def read(self) -> str:
         """The text. Raises InvalidFile."""
-        return self.text if self.text is not None else _decoded(str(self.path)).strip("\r\n")
+        return self.text if self.text is not None else read(str(self.path)).strip("\r\n")
 
 
 def sources(paths: Sequence[str], lines: str | None, truth: str | None) -> list[Source]:
@@ -83,27 +82,10 @@ def _as_counted(name: str) -> list[tuple[int, str]]:
 
 
 def _of_lines(name: str) -> list[Source]:
-    rows = [(place, line) for place, line in enumerate(_decoded(name).splitlines(), start=1) if line.strip()]
-    if not rows:
-        raise InvalidFile(f"--lines {name}: there is no text in it; give a file with one text a line")
     return [
-        Source(name, {"en": name, "ko": f"{place}번째 줄"}, text=line, key=str(place))
-        for place, line in rows
-        for name in [f"line {place}"]
+        Source(f"line {number}", {"en": f"line {number}", "ko": f"{number}번째 줄"}, text=line, key=str(number))
+        for number, line in numbered_lines(name)
     ]
-
-
-def _decoded(name: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
-        return content.decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidFile(f"the file {name!r} can't be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InvalidFile(
-            f"the text in {name!r} is not UTF-8 ({error.reason} at byte {error.start}); convert it first, for Korean "
-            "as iconv -f CP949 -t UTF-8"
-        ) from error
 
 
 def _with_truths(found: Sequence[Source], truth: str) -> list[Source]:
@@ -123,7 +105,10 @@ def _by_folder(source: Source) -> str | None:
 
 def _by_table(truth: str) -> Callable[[Source], str | None]:
     separator = "\t" if truth.lower().endswith(".tsv") else ","
-    rows = [row for row in csv.reader(_decoded(truth).splitlines(), delimiter=separator) if any(row)]
+    try:
+        rows = [row for row in csv.reader(read(truth).splitlines(), delimiter=separator) if any(row)]
+    except csv.Error as error:
+        raise InvalidFile(f"--truth {truth}: this is no table of names and classes ({error})") from error
     odd = next((row for row in rows if len(row) != 2), None)
     if odd is not None:
         raise InvalidFile(

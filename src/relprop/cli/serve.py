@@ -7,11 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+import relprop.app
 from relprop.cli import options
 from relprop.cli.console import reporting
-
-PORT = 7860
-LOOPBACK = "127.0.0.1"
 
 
 @reporting
@@ -33,7 +31,7 @@ def serve(
     bounds: options.Bounds = None,
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Where to listen; 0 takes a free one.")
-    ] = PORT,
+    ] = relprop.app.PORT,
     host: Annotated[
         str,
         typer.Option(
@@ -41,7 +39,7 @@ def serve(
             help="The address to listen at. With any other than the default everyone who reaches this machine can use "
             "the models.",
         ),
-    ] = LOOPBACK,
+    ] = relprop.app.LOOPBACK,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Threads of one computation; torch's own choice by default.")
@@ -62,8 +60,6 @@ def serve(
 
     From another machine: ssh -L 7860:localhost:7860 NAME, then open http://localhost:7860
     """
-    import relprop.app
-
     own = {} if model is None else _own(model, labels, size, mean, std, bounds)
     if model is None:
         _refuse_without_model(labels, size, mean, std, bounds)
@@ -80,13 +76,13 @@ def _own(
 ) -> dict[str, Any]:
     """What `relprop.app.serve` is told of the model."""
     from relprop import zoo
-    from relprop.cli.network import framing, network, read_labels
+    from relprop.cli.network import framing, network
+    from relprop.cli.text_network import is_folder, text_network
 
-    path = Path(model)
     if model in zoo.names():
         raise typer.BadParameter(f"the zoo's {model} is served anyway; leave it away", param_hint="--model")
     frame = framing(size, mean, std)
-    if not path.is_dir():
+    if not is_folder(model):
         net = network(model, frame, bounds, labels)
         return {
             "model": net.model,
@@ -95,15 +91,17 @@ def _own(
             "preprocess": net.preprocess,
             "bounds": net.bounds,
         }
-    from relprop.models.huggingface_folder import load_folder
-
     if frame.given or bounds is not None:
         raise typer.BadParameter(
             "they are for .pt2 files, and a folder's model reads text", param_hint="--size, --mean"
         )
-    found, tokenizer = load_folder(path)
-    names = None if labels is None else read_labels(Path(labels))
-    return {"model": found, "name": path.resolve().name, "labels": names, "tokenizer": tokenizer}
+    reads = text_network(model, labels)
+    return {
+        "model": reads.model,
+        "name": Path(model).resolve().name,
+        "labels": reads.labels,
+        "tokenizer": reads.tokenizer,
+    }
 
 
 def _refuse_without_model(*given: object) -> None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from relprop.cli import completion, options
-from relprop.cli.console import Exit, answer, complain, exit_code, figure, note, reporting, table, terminal
+from relprop.cli.console import Exit, answer, complain, exit_code, figure, reporting, table, terminal
 from relprop.cli.texts import Source
 from relprop.cli.texts import sources as sources_of
 from relprop.errors import InvalidInput, RelpropError
 from relprop.progress import telling
 
 if TYPE_CHECKING:
+    from relprop.cli.text_network import TextNetworks
+    from relprop.cli.ways import Ways
     from relprop.text import TextAttribution, TextExplainer
 
-MODELS = {"ko": "reviews-ko", "en": "reviews-en"}
-LRP = "lrp"
 STRONGEST = 5
 FLOW_ENDINGS = (".svg", ".png", ".html")
 ENDINGS = (".html", ".svg", ".png", ".json", ".npz")
@@ -38,10 +38,7 @@ def text(
             "--file", "-f", metavar="FILE", help="A text file, explained as one text; several times for several."
         ),
     ] = None,
-    lines: Annotated[
-        str | None,
-        typer.Option("--lines", metavar="FILE", help="A file with one text a line; - for standard input."),
-    ] = None,
+    lines: options.Lines = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -66,14 +63,7 @@ def text(
     truncation: Annotated[
         bool, typer.Option("--truncation", help="Cut texts that are longer than a Hugging Face model reads.")
     ] = False,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="METHOD[,METHOD]",
-            autocompletion=completion.methods,
-            help="lrp (the default), gradient, gradient_x_input, ...; several to compare.",
-        ),
-    ] = None,
+    method: options.Methods = None,
     rules: options.Presets = None,
     out: Annotated[
         Path | None,
@@ -119,6 +109,9 @@ def text(
 
     cat review.txt | relprop text -
     """
+    from relprop.cli.text_network import TextNetworks
+    from relprop.cli.ways import Ways
+
     if out is not None and out.suffix.lower() not in ENDINGS:
         raise typer.BadParameter(
             f"{str(out)!r} names no kind of file: write one of {', '.join(ENDINGS)}", param_hint="--out"
@@ -128,17 +121,10 @@ def text(
             f"{str(flow)!r} names no kind of picture: write one of {', '.join(FLOW_ENDINGS)}", param_hint="--flow"
         )
     sources = list(sources_of(words or [], file or [], lines))
-    work = _Work(
-        model,
-        options.listed(method) or [LRP],
-        options.listed(rules),
-        list(dict.fromkeys(target or [])) or [None],
-        against,
-        labels,
-        truncation,
-        attention=flow is not None,
-    )
-    if flow is not None and (len(sources) > 1 or work.count > 1 or work.methods != [LRP]):
+    ways = Ways(rules, method)
+    networks = TextNetworks(model, labels, truncation=truncation, attention=flow is not None)
+    work = _Work(networks, ways, list(dict.fromkeys(target or [])) or [None], against)
+    if flow is not None and (len(sources) * len(work.targets) * len(ways) > 1 or ways.methods != ["lrp"]):
         raise typer.BadParameter("it shows one explanation: of one text, for one target, by lrp", param_hint="--flow")
     found, told, errors = _each(sources, work, verbose)
     paths = {"written": _written(found, out), "flow": _flow(found, flow)}
@@ -153,108 +139,21 @@ def text(
 
 @dataclass
 class _Work:
-    """What is done with each text; each model is made once."""
+    """What is done with each text."""
 
-    asked: str | None
-    methods: Sequence[str]
-    rules: Sequence[str]
+    networks: TextNetworks
+    ways: Ways
     targets: Sequence[str | None]
     against: str | None
-    labels: str | None
-    truncation: bool
-    attention: bool = False
-    made: dict[str, list[TextExplainer]] = field(default_factory=dict)
-    chosen: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        if self.rules and LRP not in self.methods:
-            raise typer.BadParameter("presets are for lrp; add lrp to --method", param_hint="--rules")
-        if self.asked is not None:
-            self._explainers(self.asked)
-
-    @property
-    def count(self) -> int:
-        """How many explanations there are of each text."""
-        return len(self.targets) * len(self._variants)
 
     def __call__(self, source: Source) -> tuple[str, list[TextAttribution]]:
-        """The name of the model, and the explanations of the text: for each target, by each method and preset."""
+        """The name of the model, and the explanations of the text: for each target, by each preset and method."""
         if source.error is not None:
             raise source.error
-        name = self.asked if self.asked is not None else self._by_script(source.text)
-        explainers = self._explainers(name)
-        return name, [
-            explainer(source.text, _target(explainer, target, self.against))
-            for target in self.targets
-            for explainer in explainers
-        ]
-
-    def _by_script(self, text: str) -> str:
-        name = MODELS["ko" if is_korean(text) else "en"]
-        if name not in self.chosen:
-            note(f"model: {name}, as none was given (--model chooses another)")
-            self.chosen.add(name)
-        return name
-
-    def _explainers(self, name: str) -> list[TextExplainer]:
-        from relprop.text import TextExplainer
-
-        if name not in self.made:
-            model, tokenizer, rules, labels = self._of_folder(Path(name)) if _is_folder(name) else self._of_zoo(name)
-            self.made[name] = [
-                TextExplainer(
-                    model,
-                    tokenizer,
-                    preset or (rules if method == LRP else "auto"),
-                    method=method,
-                    labels=labels,
-                    truncation=self.truncation,
-                    attention=self.attention,
-                )
-                for method, preset in self._variants
-            ]
-        return self.made[name]
-
-    def _of_zoo(self, name: str) -> tuple[Any, Any, str, Sequence[str] | None]:
-        """(model, tokenizer, preset, class names) of a model of the zoo."""
-        from relprop import zoo
-
-        try:
-            entry = zoo.text_entry(name)
-        except InvalidInput as error:
-            if name in zoo.names():
-                raise
-            folder = Path(name).name
-            raise InvalidInput(
-                f"{error}. There is no folder {name!r} either. Nothing is downloaded: save a model of Hugging Face "
-                f"once by model.save_pretrained({folder!r}) and tokenizer.save_pretrained({folder!r}), and write "
-                f"--model {folder}"
-            ) from error
-        return entry.build(), entry.tokenizer, entry.rules, self._labels() or entry.labels
-
-    def _of_folder(self, folder: Path) -> tuple[Any, Any, str, Sequence[str] | None]:
-        """(model, tokenizer, preset, class names) of a folder of Hugging Face's."""
-        from relprop.models.huggingface_folder import load_folder
-
-        model, tokenizer = load_folder(folder)
-        return model, tokenizer, "auto", self._labels()
-
-    @property
-    def _variants(self) -> list[tuple[str, str | None]]:
-        """(method, preset) of each explanation; presets are for LRP only."""
-        presets: Sequence[str | None] = self.rules or [None]
-        return [(method, preset) for method in self.methods for preset in (presets if method == LRP else [None])]
-
-    def _labels(self) -> tuple[str, ...] | None:
-        from relprop.cli.network import read_labels
-
-        return None if self.labels is None else read_labels(Path(self.labels))
-
-
-def _is_folder(name: str) -> bool:
-    from relprop import zoo
-
-    return name not in zoo.names() and Path(name).is_dir()
+        net, explainer = self.networks.of(source.text)
+        wanted = [_target(explainer, target, self.against) for target in self.targets]
+        compared = [self.ways.explain(explainer, source.text, target, net.rules) for target in wanted]
+        return net.name, [explained for each in compared for explained in each.values()]
 
 
 def _target(explainer: TextExplainer, target: str | None, against: str | None) -> Any:
@@ -268,17 +167,6 @@ def _target(explainer: TextExplainer, target: str | None, against: str | None) -
     if against is None:
         return wanted
     return contrast(wanted, against if of_tokens else options.target_of(against, labels))
-
-
-def is_korean(text: str) -> bool:
-    """Whether a text is to be read as Korean: a third of its words or more have Hangul in them."""
-    written = text.split()
-    korean = [
-        word
-        for word in written
-        if any("\uac00" <= letter <= "\ud7a3" or "\u3131" <= letter <= "\u318e" for letter in word)
-    ]
-    return bool(korean) and 3 * len(korean) >= len(written)
 
 
 def told_of(attribution: TextAttribution) -> dict[str, Any]:

@@ -53,21 +53,27 @@ def _document(name: str) -> Source:
     """A file as one text, without the line break at its end."""
     shown = "standard input" if name == STANDARD_INPUT else name
     try:
-        return Source(shown, _read(name).removesuffix("\n").removesuffix("\r"))
+        return Source(shown, read(name).removesuffix("\n").removesuffix("\r"))
     except InvalidFile as error:
         return Source(shown, error=error)
 
 
 def _of_lines(name: str) -> Iterator[Source]:
     """The lines of a file that aren't empty, each a text."""
-    found = [(number, line) for number, line in enumerate(_read(name).splitlines(), start=1) if line.strip()]
-    if not found:
-        raise InvalidFile(f"--lines {name}: there is no text in it; give a file with one text a line")
-    for number, line in found:
+    for number, line in numbered_lines(name):
         yield Source(f"line {number}", line)
 
 
-def _read(name: str) -> str:
+def numbered_lines(name: str) -> list[tuple[int, str]]:
+    """The lines of a file that aren't empty, with their numbers, from 1. Raises InvalidFile, too if there is none."""
+    found = [(number, line) for number, line in enumerate(read(name).splitlines(), start=1) if line.strip()]
+    if not found:
+        raise InvalidFile(f"--lines {name}: there is no text in it; give a file with one text a line")
+    return found
+
+
+def read(name: str) -> str:
+    """What a text file holds, or standard input for `-`. Raises InvalidFile."""
     try:
         content = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()
         return content.decode("utf-8-sig")

@@ -71,9 +71,8 @@ class PreparedWeights:
         key = id(weight)
         known = self._transposed.get(key)
         if known is None or known[0]() is not weight or known[1].data_ptr() != weight.data_ptr():
-            views = self._transposed
-            known = (weakref.ref(weight, lambda _: views.pop(key, None)), weight.detach().T)
-            views[key] = known
+            known = (weakref.ref(weight, self._forgetting(key)), weight.detach().T)
+            self._transposed[key] = known
         return known[1]
 
     def folded(self, weight: Tensor, scale: Tensor | None, linear: LinearMap) -> Folded:
@@ -82,15 +81,27 @@ class PreparedWeights:
         mark = (weight._version, weight.data_ptr(), checksum(weight))
         entry = self._entries.get(key)
         if entry is None or entry.weight() is not weight or entry.mark != mark:
-            entries = self._entries
-            entry = _Entry(weakref.ref(weight, lambda _: entries.pop(key, None)), mark)
-            entries[key] = entry
+            entry = _Entry(weakref.ref(weight, self._forgetting(key)), mark)
+            self._entries[key] = entry
         for known in entry.folded:
             if known.matches(linear, scale):
                 return known
         # Few scales are in use at a time; older ones belong to batch norms trained since.
         entry.folded = [*entry.folded[-3:], Folded(linear, scale)]
         return entry.folded[-1]
+
+    def _forgetting(self, key: int) -> Callable[[object], None]:
+        """What forgets the weights of this id when they are gone. It does not keep what is held here alive: in a cycle
+        it would outlive its explainer until Python looks for cycles, which it does by objects, not by their memory."""
+        held = weakref.ref(self)
+
+        def forget(_: object) -> None:
+            prepared = held()
+            if prepared is not None:
+                prepared._entries.pop(key, None)
+                prepared._transposed.pop(key, None)
+
+        return forget
 
 
 # Up to this many bytes each word is told apart by a factor of its own; beyond, that would cost too much.

@@ -18,6 +18,7 @@ class Method(ABC):
     """An attribution method with its options; `explain` may be called many times."""
 
     name: ClassVar[str]
+    hooks: ClassVar[bool] = False  # whether it sets hooks on the model's modules, which other threads would meet
 
     @abstractmethod
     def explain(self, evaluation: Evaluation) -> list[Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import itertools
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from relprop.methods.occlusion import sample_shape
 from relprop.methods.plain import Key
 from relprop.methods.windows import Sizes, positions, segments
 from relprop.models.prepare import named_modules
+from relprop.progress import Progress, telling
 
 # Kinds of operations that are linear in what depends on the input, so that the gradient is right for DeepLIFT.
 _LINEAR = ("carrier", "sum", "constant", "embedding")
@@ -38,7 +40,8 @@ class _Surrogate(Method):
     segments: the parts that are replaced together, integers of the shape of a sample (or that broadcast against it), as
     superpixels of (height, width). By default patches of `patch` positions: an eighth of a picture's side, a word, a
     time step, a value. samples: forward passes for each sample of the batch. seed: of what is replaced. baseline: a
-    number or an input of the same form; for token ids a tensor of ids is embedded.
+    number or an input of the same form; for token ids a tensor of ids is embedded. progress: True for a bar, or a
+    function of (done, total).
     """
 
     samples: int = 500
@@ -46,6 +49,7 @@ class _Surrogate(Method):
     patch: Sizes = None
     baseline: Baseline = 0.0
     seed: int = 0
+    progress: bool | Progress | None = field(default=None, repr=False)
     captum: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -55,18 +59,28 @@ class _Surrogate(Method):
         algorithm = getattr(_captum(), self.captum)
         _require("sklearn")
         base = baseline_values(evaluation, self.baseline)
-        rows = [self._one(evaluation, i, base, algorithm) for i in range(len(evaluation.facts.score))]
+        batch, done = len(evaluation.facts.score), itertools.count(1)
+        with telling(self.progress, self.name) as tell:
+
+            def passed() -> None:
+                tell(min(next(done), batch * self.samples), batch * self.samples)  # Captum adds a few of its own
+
+            rows = [self._one(evaluation, i, base, algorithm, passed) for i in range(batch)]
         return [torch.cat(parts) for parts in zip(*rows, strict=True)]
 
-    def _one(self, evaluation: Evaluation, index: int, base: dict[Key, Tensor], algorithm: Any) -> list[Tensor]:
-        """The relevance of each input for one sample of the batch."""
+    def _one(
+        self, evaluation: Evaluation, index: int, base: dict[Key, Tensor], algorithm: Any, passed: Callable[[], None]
+    ) -> list[Tensor]:
+        """The relevance of each input for one sample of the batch; calls `passed` after each forward pass."""
         one = evaluation.one(index)
         keys = list(one.facts.values)
         masks = self._masks(one)
 
         def score(*values: Tensor) -> Tensor:
             given = dict(zip(keys, values, strict=True))
-            return one.score(lambda key, _: given[key])
+            found = one.score(lambda key, _: given[key])
+            passed()
+            return found
 
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -142,6 +156,7 @@ class GradCam(Method):
     """
 
     name: ClassVar[str] = "grad_cam"
+    hooks: ClassVar[bool] = True
     layer: str | None = None
     positive: bool = True
 
@@ -175,6 +190,7 @@ class DeepLift(Method):
     """
 
     name: ClassVar[str] = "deeplift"
+    hooks: ClassVar[bool] = True
     baseline: Baseline = 0.0
 
     def explain(self, evaluation: Evaluation) -> list[Tensor]:

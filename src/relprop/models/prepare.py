@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
@@ -90,6 +91,23 @@ def refuse_training(model: Model) -> None:
         return
     which = "the model is" if "" in training else f"the modules {', '.join(map(repr, training[:5]))} are"
     raise TrainingMode(f"{which} in training mode, where scores are not the ones it decides with. Write model.eval()")
+
+
+def rehoused(model: Model) -> Model:
+    """The model with modules of its own, for hooks that only one thread meets, around the same tensors. A function, and
+    a model of Keras, stay as they are; UnsupportedModel where a module can't be copied."""
+    if not isinstance(model, nn.Module) or isinstance(model, KerasNetwork):
+        return model
+    held = (
+        t for part in model.modules() for kept in (vars(part), part._parameters, part._buffers) for t in kept.values()
+    )
+    try:
+        return copy.deepcopy(model, {id(t): t for t in held if isinstance(t, torch.Tensor)})
+    except Exception as error:
+        raise UnsupportedModel(
+            f"this method needs a copy of the model's modules, and they can't be copied ({error}). Take another, such "
+            "as method='integrated_gradients'"
+        ) from error
 
 
 def named_modules(model: Model) -> list[tuple[nn.Module, str]]:

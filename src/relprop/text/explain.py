@@ -15,10 +15,10 @@ from relprop.models.huggingface import is_pipeline, model_of, truncates
 from relprop.models.prepare import refuse_training
 from relprop.presets import Rules
 from relprop.progress import Progress, told
-from relprop.results import Explanations
+from relprop.results import Comparison, Explanations
 from relprop.targets import Target
 from relprop.text.attribution import TextAttribution
-from relprop.text.heads import Head, asked, head_of
+from relprop.text.heads import Asked, Head, asked, head_of
 from relprop.text.reading import Reading, Text, read
 from relprop.text.tokenizers import Tokenizer
 
@@ -158,27 +158,60 @@ class TextExplainer:
             raise InvalidInput("there is no tokenizer; write explain_text(model, tokenizer, text)")
         self.tokenizer = tokenizer
         self.explainer = Explainer(model, rules, method=method, labels=labels)
-        self.method = "lrp" if self.explainer.method is None else self.explainer.method.name
-        self.has_sign = not getattr(self.explainer.method, "squared", False)
 
     def __call__(self, text: Text, target: Target = None) -> TextAttribution:
         """What made the model decide about one text."""
-        model = self.explainer.model
-        refuse_training(model)
-        reading = read(model, self.tokenizer, text, labels=self.explainer.labels, truncation=self.truncation)
+        reading = self._read(text)
         wanted = asked(reading, target)
         explained = self.explainer(reading.inputs, wanted.target, attention=self.attention)
-        attribution = _of_tokens(explained, len(reading.encoding))
-        attribution.notes += _notes(reading)
-        return TextAttribution(
-            reading.encoding,
-            attribution,
-            self.method,
-            self.has_sign,
-            claim=wanted.claim,
-            continuation=wanted.continuation,
-            continues_at=wanted.continues_at,
+        return _of_text(reading, wanted, explained, self.explainer.method)
+
+    def compare(
+        self,
+        text: Text,
+        rules: Sequence[Rules] = (),
+        target: Target = None,
+        *,
+        methods: Sequence[str | Method] = (),
+    ) -> Comparison[TextAttribution]:
+        """Several explanations of the same score of one text, a dict {name of the preset, rule map or method:
+        TextAttribution}.
+
+        rules: rule maps of LRP, which share one forward pass. methods: as `method` of `explain_text`; "lrp" stands for
+        this explainer's own rules.
+        """
+        from relprop.methods import method_of
+
+        reading = self._read(text)
+        wanted = asked(reading, target)
+        compared = self.explainer.compare(
+            reading.inputs, rules, wanted.target, methods=methods, attention=self.attention
         )
+        made_by = {str(each): method_of(each) for each in methods}
+        return Comparison(
+            (name, _of_text(reading, wanted, explained, made_by.get(name))) for name, explained in compared.items()
+        )
+
+    def _read(self, text: Text) -> Reading:
+        """The text as the model reads it."""
+        refuse_training(self.explainer.model)
+        labels, truncation = self.explainer.labels, self.truncation
+        return read(self.explainer.model, self.tokenizer, text, labels=labels, truncation=truncation)
+
+
+def _of_text(reading: Reading, wanted: Asked, explained: Attribution, method: Method | None) -> TextAttribution:
+    """The explanation of the tokens as one of the text; `method` made it, None for LRP."""
+    attribution = _of_tokens(explained, len(reading.encoding))
+    attribution.notes += _notes(reading)
+    return TextAttribution(
+        reading.encoding,
+        attribution,
+        "lrp" if method is None else method.name,
+        has_sign=not getattr(method, "squared", False),
+        claim=wanted.claim,
+        continuation=wanted.continuation,
+        continues_at=wanted.continues_at,
+    )
 
 
 def _notes(reading: Reading) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from relprop.attribution import Attribution, named
 from relprop.errors import InvalidInput, NonFinite
+from relprop.methods import LRP, METHODS
 from relprop.presets import AUTO, PRESETS
 from relprop.view.colours import colour_map
 from relprop.view.panels import Sample, panels, with_limits
@@ -26,7 +27,6 @@ Array = NDArray[np.float64]
 
 MOST_CHANNELS = 8  # of a layer, shown one by one
 PALETTE = "RdBu_r"
-LRP = "lrp"
 _AUTOMATIC = f"{AUTO}: "  # before the name of a preset that was chosen for the user
 _SQUARED = "squared=True"  # among the options of a method whose relevance has no sign
 
@@ -107,7 +107,7 @@ def encoded(picture: Image.Image) -> dict[str, Any]:
 
 
 def palette() -> str:
-    """The colours of saved pictures from -limit to +limit, the one in the middle zero's: three bytes each, in base64."""
+    """The colours of saved pictures from -limit to +limit, with zero in the middle: three bytes each, in base64."""
     return _base64(colour_map(PALETTE).table.tobytes())
 
 
@@ -220,8 +220,6 @@ def _absorbed(attribution: Attribution, layer: str | None) -> dict[str, float]:
 
 def _method(rules: str) -> str:
     """The name of the method that an Attribution's rules speak of."""
-    from relprop.methods import METHODS
-
     name = rules.split(" ")[0]
     return name if name in METHODS else LRP
 

@@ -12,6 +12,8 @@ from PIL import Image
 from relprop.errors import InvalidInput
 from relprop.view.colours import ColourMap, colour_map
 
+PHOTO_CLIP = 99.5  # percentile of |R| with full colour in photographs, where few pixels have most of it
+
 
 @dataclass(frozen=True)
 class Style:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from torch import Tensor
 
 from relprop.errors import InvalidInput
+from relprop.targets import class_scores
 from relprop.view.gallery.words import Words, in_language
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Figures:
     """What one explanation comes to.
 
     `absorbed` says by cause where score - total went; None where that was not examined. `redistributes`: whether the
-    method redistributes the score, so that the relevance is meant to sum to it. `limit`: the |R| of full colour.
+    method redistributes the score, so that the relevance is meant to sum to it. `signed`: whether it speaks for and
+    against. `limit`: the |R| of full colour.
     """
 
     title: str
@@ -78,6 +79,7 @@ class Figures:
     total: float
     absorbed: Mapping[str, float] | None
     redistributes: bool
+    signed: bool
     limit: float
 
     @property
@@ -207,10 +209,8 @@ _NAMED = 12  # classes that a message lists
 
 def _answer(output: Any) -> int | None:
     """The class of the highest score, where the model returned one score for each of several classes."""
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[0] != 1 or output.shape[1] < 2:
-        return None
-    return int(output[0].argmax())
+    scores = class_scores(output)
+    return None if scores is None or len(scores) < 2 else int(scores.argmax())
 
 
 def _figures(title: str, explanation: Explanation, told: Mapping[str, Any]) -> Figures:
@@ -224,5 +224,6 @@ def _figures(title: str, explanation: Explanation, told: Mapping[str, Any]) -> F
         told["total"],
         told["absorbed"] if examined else None,
         told["redistributes"],
+        told["signed"],
         told["limit"],
     )

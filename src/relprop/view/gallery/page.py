@@ -186,7 +186,7 @@ def _counted(count: int, one: str, several: str, language: str) -> str:
 
 def _legend(contents: Contents) -> str:
     language = contents.language
-    unsigned = any("squared=True" in each.rules for entry in contents.entries for each in entry.figures)
+    unsigned = not all(each.signed for entry in contents.entries for each in entry.figures)
     further = f" {_said('reading_unsigned', language)}" if unsigned else ""
     return (
         f'<div class="key"><div class="scale"><span>{_said("against", language)}</span><i></i>'

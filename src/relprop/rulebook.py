@@ -1,16 +1,17 @@
-"""Rules and presets as the application tells of them, and as it reads them: "Gamma(0.25)", never evaluated."""
+"""Rules and presets as people are told of them, and rules as people write them: "Gamma(0.25)", never evaluated."""
 
 from __future__ import annotations
 
 import ast
 import difflib
 import inspect
+import re
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from relprop import rules
 from relprop.errors import InvalidRule
-from relprop.presets import AUTO, PRESETS, Bounds
+from relprop.presets import AUTO, PRESETS, Bounds, Preset, Rules
 from relprop.rules import Rule, ZBox
 
 LONGEST = 200  # characters of a rule or selector
@@ -40,6 +41,11 @@ SELECTORS = {
 }
 
 
+def rules_of(text: str, bounds: Bounds | None = None) -> Rules:
+    """What is written as rules: the name of a preset, or a rule as for `rule_of`. Raises InvalidRule for the latter."""
+    return rule_of(text, bounds) if "(" in text else text
+
+
 def rule_of(text: str, bounds: Bounds | None = None) -> Rule:
     """The rule that is written, as "Gamma(0.25)"; "ZBox()" has the `bounds` of the model. Raises InvalidRule."""
     name, values, named = _parts(text)
@@ -64,17 +70,27 @@ def rule_of(text: str, bounds: Bounds | None = None) -> Rule:
 
 
 def rules_told() -> list[dict[str, Any]]:
-    """Each rule: its name, formula and parameters."""
+    """Each rule, for JSON: its name, how it is written, its formula, parameters and description."""
     return [
-        {"name": name, "formula": _formula(kind), "parameters": [_parameter(each) for each in _fields(kind)]}
+        {
+            "name": name,
+            "signature": f"{name}({', '.join(map(_written, inspect.signature(kind).parameters.values()))})",
+            "formula": _formula(kind),
+            "parameters": [_parameter(each) for each in _fields(kind)],
+            "description": inspect.getdoc(kind) or "",
+        }
         for name, kind in RULES.items()
     ]
 
 
-def presets_told() -> list[dict[str, str]]:
-    """Each preset: its name and what it is."""
-    told = [{"name": AUTO, "summary": AUTO_SUMMARY}]
-    return told + [{"name": preset.name, "summary": preset.summary} for preset in PRESETS.values()]
+def presets_told() -> list[dict[str, Any]]:
+    """Each preset, for JSON, `auto` first: its name, what it is, and its entries (selector, rule)."""
+    auto = {"name": AUTO, "summary": AUTO_SUMMARY, "needs_bounds": False, "entries": []}
+    others = [
+        {"name": each.name, "summary": each.summary, "needs_bounds": each.needs_bounds, "entries": _entries(each)}
+        for each in PRESETS.values()
+    ]
+    return [auto, *others]
 
 
 def presets_for(bounds: Bounds | None, recurrent: bool) -> list[str]:
@@ -102,10 +118,10 @@ def _parts(text: str) -> tuple[str, list[Any], dict[str, Any]]:
         raise wrong from None
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
         raise wrong
-    if any(keyword.arg is None for keyword in call.keywords):
+    named = {str(each.arg): _value(each.value, text) for each in call.keywords if each.arg is not None}
+    if len(named) < len(call.keywords):  # **options, or a parameter given twice
         raise wrong
-    values = [_value(each, text) for each in call.args]
-    return call.func.id, values, {str(each.arg): _value(each.value, text) for each in call.keywords}
+    return call.func.id, [_value(each, text) for each in call.args], named
 
 
 def _value(node: ast.expr, text: str) -> float | bool | str:
@@ -123,6 +139,16 @@ def _value(node: ast.expr, text: str) -> float | bool | str:
 
 def _fields(kind: type[Rule]) -> tuple[Field[Any], ...]:
     return fields(kind)  # type: ignore[arg-type]
+
+
+def _entries(preset: Preset) -> list[list[str]]:
+    built = preset.build((0.0, 1.0) if preset.needs_bounds else None)
+    return [[str(selector), re.sub(r"ZBox\(.*\)", "ZBox(low, high)", repr(rule))] for selector, rule in built]
+
+
+def _written(parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+    return f"{parameter.name}{default}"
 
 
 def _formula(kind: type[Rule]) -> str:
