@@ -26,6 +26,7 @@ help:
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing everything into $(VENV): 2.5 GB with a processor build of torch, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e ".[photos,plot,korean,keras,sklearn,captum,onnx,huggingface,peers,app,docs,dev]"
 	@touch $(STAMP)

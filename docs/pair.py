@@ -16,6 +16,7 @@ from textwrap import dedent
 import jupytext
 import nbformat
 from myst_parser.parsers.options import options_to_items
+from myst_parser.slugs import github_slugify
 from nbformat import NotebookNode
 from sphinx.config import Config
 from sphinx.directives.code import LiteralIncludeReader
@@ -31,6 +32,8 @@ OPTION = re.compile(r":[\w-]+:")
 ROLE = re.compile(r"\{(?:py:)?\w+\}`(?:~|([^`<]*)<)?([^`>]*)>?`")
 LINK = re.compile(r"\]\((?P<page>(?!https?:|#)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 TARGET = re.compile(r"^\(([\w-]+)\)=\n", re.M)
+HEADING = re.compile(r"(?<!\)=\n)^#{2,4} (.+)$", re.M)
+LEADS = re.compile(r"\]\((?P<page>[^)#\s:]*)#(?P<anchor>[^)\s]+)\)")
 
 
 def chapters(language: str) -> list[Path]:
@@ -47,10 +50,11 @@ def partner(chapter: Path) -> Path:
 def notebook(chapter: Path) -> str:
     """The text of a chapter's notebook: no outputs, and the same whenever it is written."""
     made = jupytext.read(chapter, fmt="md:myst")
+    names = linked(chapter)
     cells = []
     for cell in made.cells:
         if cell.cell_type == "markdown":
-            cell.source = plain(cell.source + "\n", chapter).strip()
+            cell.source = relinked(plain(named(cell.source, names) + "\n", chapter), chapter).strip()
         if cell.source.strip() and cell.cell_type != "raw":
             cells.append(cell)
     for place, cell in enumerate(cells):
@@ -59,6 +63,25 @@ def notebook(chapter: Path) -> str:
     paired = NotebookNode(nbformat=4, nbformat_minor=5, metadata=NotebookNode(metadata), cells=cells)
     nbformat.validate(paired)
     return nbformat.writes(paired).rstrip() + "\n"
+
+
+def linked(chapter: Path) -> set[str]:
+    """The anchors of a chapter that it and the other chapters of its language link to."""
+    found = set()
+    for source in chapters(chapter.parent.name):
+        leads = LEADS.finditer(source.read_text(encoding="utf-8"))
+        found |= {lead["anchor"] for lead in leads if (lead["page"] or source.name) == chapter.name}
+    return found
+
+
+def named(text: str, names: set[str]) -> str:
+    """A MyST target above each heading of these names, where it has none: Jupyter's own anchors are spelt otherwise."""
+
+    def heading(match: re.Match[str]) -> str:
+        name = github_slugify(match[1])
+        return f"({name})=\n{match[0]}" if name in names else match[0]
+
+    return HEADING.sub(heading, text)
 
 
 def plain(text: str, chapter: Path) -> str:
@@ -79,7 +102,11 @@ def plain(text: str, chapter: Path) -> str:
         return "\n".join(f"> {line}".rstrip() for line in lines)
 
     text = DIRECTIVE.sub(directive, TARGET.sub(r'<a id="\1"></a>\n', text))
-    text = ROLE.sub(lambda match: f"`{(match[1] or match[2]).strip()}`", text)
+    return ROLE.sub(lambda match: f"`{(match[1] or match[2]).strip()}`", text)
+
+
+def relinked(text: str, chapter: Path) -> str:
+    """The text with links that start from the notebook."""
     return LINK.sub(lambda match: f"]({moved(match['page'], chapter)}{match['anchor'] or ''})", text)
 
 

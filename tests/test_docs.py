@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import jupytext
 import nbformat
 import pytest
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS))
 
 import check_links  # noqa: E402
 import pair  # noqa: E402
 
 CHAPTERS = [chapter for language in pair.LANGUAGES for chapter in pair.chapters(language)]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("**/*.md"))]
+
+CODE = re.compile(r"^(?P<fence>`{3,}).*\n(?:.*\n)*?(?P=fence)$|`[^`\n]+`", re.M)
+LINK = re.compile(r"""(?:\]\(|\b(?:src|href)=")(?P<path>[^)#"\s:]*)(?:#(?P<anchor>[^)"\s]+))?[)"]""")
 
 
 class WithoutWords(ast.NodeTransformer):
@@ -69,6 +75,32 @@ def test_the_notebook_is_in_step_with_its_chapter(chapter: Path) -> None:
     assert all(not cell.outputs for cell in cells if cell.cell_type == "code")
     # A closing fold or fence that was not understood would be left over.
     assert not [cell.source for cell in cells if cell.cell_type == "markdown" and ":::" in cell.source]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_links_to_a_heading_of_a_notebook_lead_to_an_anchor(chapter: Path) -> None:
+    start = pair.partner(chapter)
+    for link in LINK.finditer(written(start)):
+        end = (start.parent / link["path"]).resolve() if link["path"] else start
+        if link["anchor"] and end.suffix == ".ipynb":
+            assert written(end).count(f'<a id="{link["anchor"]}"></a>') == 1, link[0]
+
+
+def written(notebook: Path) -> str:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_and_images_lead_to_a_file(page: Path) -> None:
+    paths = [link["path"] for link in LINK.finditer(CODE.sub("", page.read_text(encoding="utf-8")))]
+    ends = [(page.parent / path).resolve() for path in paths if path]
+    assert not [end for end in ends if not end.exists() or not end.is_relative_to(ROOT)]
+
+
+def test_a_link_to_no_file_is_seen() -> None:
+    text = "[a](gone.md#x) ![b](c.png) [d](https://e.org/f) `[g](h.md)` [i](#j)\n```python\n[k](l.md)\n```\n"
+    assert [link["path"] for link in LINK.finditer(CODE.sub("", text))] == ["gone.md", "c.png", ""]
 
 
 def test_no_notebook_is_left_without_its_chapter() -> None:

@@ -516,6 +516,9 @@ def test_every_method_explains_the_score_that_lrp_explains(method: str, model: A
     assert other.relevance.shape == x.shape
     assert other.relevance.abs().max() > 1e-6
     assert other.conservation.operations == ()
+    # A sum that isn't meant to be the score is no loss of relevance.
+    assert not other.conservation.redistributes
+    assert "not passed" not in str(other.conservation) and "does not divide" in str(other.conservation)
 
 
 @pytest.mark.parametrize("frozen", [no_grad, inference, detached, data])

@@ -466,7 +466,9 @@ class TestWords:
         made = encoding("abc d", ("ab", 0, 2, 0), ("c", 2, 3, 0), ("d", 4, 5, 1), unknown=(1,))
         assert [word.unknown for word in explained(made, [1.0, 1.0, 1.0]).words] == [True, False]
 
-    def test_a_text_of_unknown_words_only_says_so(self) -> None:
+    def test_a_text_of_mostly_unknown_words_says_so(self) -> None:
+        mostly = of("Zap is Zip", 1.0, 0.5, -1.0)
+        assert mostly.notes == ("only 1 of the 3 words of this text is in the model's vocabulary",)
         found = of("Zap Zip", 1.0, -1.0)
         assert found.notes == ("no word of this text is in the model's vocabulary",)
         assert escape(found.notes[0]) in found.to_html()

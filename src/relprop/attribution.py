@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Tensors = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
+LRP = "lrp"  # among the methods, the one that redistributes the score
 PICTURES = (".png", ".svg", ".html")
 MOST_IN_NOTEBOOK = 10
 
@@ -133,7 +134,16 @@ class Attribution:
             score=float(self.score.detach().cpu().double().sum()),
             relevance=float(self._sums().sum()),
             operations=self.known_operations or (),
+            redistributes=self.method == LRP,
         )
+
+    @property
+    def method(self) -> str:
+        """What computed it: "lrp", or the name of another method, as in relprop.methods."""
+        from relprop.methods import METHODS
+
+        name = self.rules.split(" ")[0]
+        return name if name in METHODS else LRP
 
     def is_conservative(self, tol: float = 1e-3) -> bool:
         """Whether in every sample the relevance sums to the score, up to `tol` times |score|.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+NOT_DIVIDED = "this method does not divide the score up, so its sum isn't meant to be the score"
+
 
 @dataclass(frozen=True)
 class OperationFlow:
@@ -34,12 +36,14 @@ class Conservation:
     """The balance of one explanation, summed over the batch.
 
     score = relevance + difference; `absorbed` names where the difference went, by cause, and
-    `operations` (in forward order) where in the network.
+    `operations` (in forward order) where in the network. `redistributes`: whether a score was divided up, as by LRP;
+    the relevance of other methods, such as the gradient, isn't meant to sum to it.
     """
 
     score: float
     relevance: float
     operations: tuple[OperationFlow, ...] = ()
+    redistributes: bool = True
 
     @property
     def difference(self) -> float:
@@ -56,6 +60,8 @@ class Conservation:
         return {cause: amount for cause, amount in total.items() if amount != 0.0}
 
     def __str__(self) -> str:
+        if not self.redistributes:
+            return f"score {self.score:+.6g}, sum of relevance {self.relevance:+.6g}: {NOT_DIVIDED}"
         lines = [
             f"score {self.score:+.6g} = relevance {self.relevance:+.6g} "
             f"+ not passed to the input {self.difference:+.6g}"

@@ -12,7 +12,8 @@ from relprop.app.asking import LIMITS
 from relprop.app.models import Models, Served
 from relprop.app.pictures import Pictures
 from relprop.app.readers import methods_for, presets_of
-from relprop.methods import LRP, METHODS
+from relprop.attribution import LRP
+from relprop.methods import METHODS
 from relprop.rulebook import SELECTORS, presets_told, rules_told
 from relprop.view.sheet import palette
 

@@ -14,9 +14,8 @@ from relprop.app.pictures import Pictures
 from relprop.app.readers import Found, Watch
 from relprop.app.refusals import Refused, refusal, sentence
 from relprop.app.scores import scores_told
-from relprop.attribution import Attribution
+from relprop.attribution import LRP, Attribution
 from relprop.errors import RelpropError
-from relprop.methods import LRP
 from relprop.text import TextAttribution
 from relprop.view.sheet import encoded, sheet, short_name
 

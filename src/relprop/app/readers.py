@@ -16,10 +16,10 @@ from relprop import rulebook
 from relprop.app.asking import Input, Question
 from relprop.app.pictures import Pictures
 from relprop.app.recent import Recent
-from relprop.attribution import Attribution
+from relprop.attribution import LRP, Attribution
 from relprop.errors import InvalidInput, RelpropError
 from relprop.explainer import Explainer
-from relprop.methods import LRP, METHODS, Method, method_of
+from relprop.methods import METHODS, Method, method_of
 from relprop.models.prepare import named_modules
 from relprop.presets import AUTO, Bounds, Rules
 from relprop.rulemap import RuleMap, as_rule_map

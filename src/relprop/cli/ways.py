@@ -7,9 +7,10 @@ from typing import Any
 
 import typer
 
+from relprop.attribution import LRP
 from relprop.cli.options import listed
 from relprop.explainer import Explainer
-from relprop.methods import LRP, method_of
+from relprop.methods import method_of
 from relprop.presets import Bounds, rule_map
 from relprop.rulebook import rules_of
 from relprop.text import TextExplainer

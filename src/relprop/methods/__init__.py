@@ -6,6 +6,7 @@ import difflib
 from dataclasses import fields
 from typing import Any
 
+from relprop.attribution import LRP
 from relprop.errors import InvalidInput
 from relprop.methods.base import Method
 from relprop.methods.gradients import (
@@ -36,7 +37,6 @@ __all__ = [
     "method_of",
 ]
 
-LRP = "lrp"
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (

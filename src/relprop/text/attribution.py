@@ -176,9 +176,15 @@ class TextAttribution:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know, as sentences."""
-        if self.words and all(word.unknown for word in self.words):
-            return (*self.attribution.notes, "no word of this text is in the model's vocabulary")
-        return self.attribution.notes
+        known = sum(not word.unknown for word in self.words)
+        if 2 * known >= len(self.words):
+            return self.attribution.notes
+        told = (
+            f"only {known} of the {len(self.words)} words of this text {'is' if known == 1 else 'are'}"
+            if known
+            else "no word of this text is"
+        )
+        return (*self.attribution.notes, f"{told} in the model's vocabulary")
 
     def is_conservative(self, tol: float = 1e-3) -> bool:
         """Whether the relevance sums to the score, up to `tol` times |score|."""

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from relprop.attribution import Attribution, named
+from relprop.attribution import LRP, Attribution, named
 from relprop.errors import InvalidInput, NonFinite
-from relprop.methods import LRP, METHODS
 from relprop.presets import AUTO, PRESETS
 from relprop.view.colours import colour_map
 from relprop.view.panels import Sample, panels, with_limits
@@ -62,7 +61,7 @@ def sheet(
     """
     if isinstance(attribution, Attribution):
         whole, told = attribution, _of_values(attribution, index, layer, clip, kind)
-        method, claim = method or _method(whole.rules), whole._claim(index)
+        method, claim = method or whole.method, whole._claim(index)
         told["picture"] = None if picture is None else encoded(picture)
         signed = _SQUARED not in whole.rules
     else:
@@ -216,12 +215,6 @@ def _absorbed(attribution: Attribution, layer: str | None) -> dict[str, float]:
     if layer is not None or attribution.known_operations is None or len(attribution) != 1:
         return {}
     return {cause: float(amount) for cause, amount in attribution.conservation.absorbed.items()}
-
-
-def _method(rules: str) -> str:
-    """The name of the method that an Attribution's rules speak of."""
-    name = rules.split(" ")[0]
-    return name if name in METHODS else LRP
 
 
 def _array(tensor: Any) -> Array:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from relprop.conservation import NOT_DIVIDED, Conservation
 from relprop.view.inline import inlined
 from relprop.view.legend import number
 from relprop.view.page import STYLE, definitions
 from relprop.view.svg import clean
-
-if TYPE_CHECKING:
-    from relprop.conservation import Conservation
 
 _WORTH = 1e-6  # of the score, from where on a loss is listed
 
@@ -58,7 +55,7 @@ def balance(found: Conservation, rules: str = "") -> str:
             *([("rules", rules)] if rules else []),
             ("score", number(found.score)),
             ("sum of relevance", number(found.relevance)),
-            ("not passed to the input", number(found.difference)),
+            ("not passed to the input", number(found.difference) if found.redistributes else NOT_DIVIDED),
             *((f"taken up by: {cause}", number(amount)) for cause, amount in _largest_first(found.absorbed)),
         ]
     )
