@@ -80,7 +80,7 @@ def test_the_whole_interface_changes_its_language(opened: Opening) -> None:
         still(page)
         pixels = drawn_bytes(page)
         page.locator(".settings").get_by_role("radio", name="한국어").check()
-        ready(page, "3의 근거")
+        ready(page, "3에 대한 찬성·반대 근거")
         still(page)
         assert page.locator("html").get_attribute("lang") == "ko"
         for tab in ("숫자", "사진", "리뷰", "비교"):

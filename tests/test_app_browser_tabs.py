@@ -98,12 +98,25 @@ def test_pictures_are_pasted_and_dropped(opened: Opening, seen: Seen) -> None:
 def test_a_file_that_is_no_picture_is_answered_with_a_sentence(opened: Opening, tmp_path: Any) -> None:
     file = tmp_path / "notes.png"
     file.write_text("no picture at all")
-    for locale, sentence in (("en-US", "picture"), ("ko-KR", "사진 파일이 아닙니다")):
+    for locale, sentence in (("en-US", "notes.png: "), ("ko-KR", "사진 파일이 아닙니다")):
         with opened("#photo", refused=1, locale=locale) as page:
             ready(page)
             here(page).locator("input[type=file]").set_input_files(file)
             page.locator(".photo .message").filter(has_text=sentence).wait_for()
+            assert "notes.png" in page.locator(".photo .message").inner_text()
             assert page.locator(".photo .rp-card").count() == 1
+
+
+def test_a_long_picture_is_said_to_be_seen_in_its_middle(opened: Opening, seen: Seen, tmp_path: Any) -> None:
+    sentence = "The network sees the middle square."
+    with opened("#photo?picture=cat") as page:  # 451 x 300 pixels
+        here(page).get_by_text(sentence).wait_for()
+        for size, long in (((80, 100), False), ((80, 160), True)):
+            file = tmp_path / "picture.png"
+            file.write_bytes(png(photo().resize(size)))
+            here(page).locator("input[type=file]").set_input_files(file)
+            here(page).get_by_text(sentence).wait_for(state="visible" if long else "hidden")
+            still(page)
 
 
 def test_opacity_target_and_layer_of_a_photo(opened: Opening, seen: Seen) -> None:
@@ -221,6 +234,20 @@ def test_deleting_a_word_shows_the_score_before_and_after(opened: Opening) -> No
         still(page)
         assert here(page).get_by_label("Your review").input_value() == ENGLISH
         assert not page.locator(".deleted").is_visible()
+
+
+def test_a_deletion_leaves_the_choice_of_the_class_with_the_decision(opened: Opening) -> None:
+    entry = zoo.text_entry("reviews-en")
+    decided = relprop.explain_text(zoo.load("reviews-en"), entry.tokenizer, ENGLISH, labels=entry.labels)
+    with opened("#review?text=" + ENGLISH) as page:
+        page.locator(".column").nth(1).get_by_text("dull").first.wait_for()
+        page.locator(".column").first.locator(".rp-word", has_text="dull").first.focus()
+        page.keyboard.press("Delete")
+        still(page)
+        assert here(page).get_by_role("radio", name="the decision").is_checked()
+        assert "target" not in view_of(page)
+        before = page.locator(".change").first.locator(".figures").inner_text().split()[0]
+        assert number(before) == as_shown(float(decided.score))
 
 
 def test_a_korean_review_goes_to_the_network_that_reads_korean(opened: Opening) -> None:

@@ -104,6 +104,19 @@ class TestContent:
             assert (drawn[relevance == 0] == 255).all()
             assert (drawn[relevance > 0.2 * sheet["limit"]] @ (1, 0, -1) > 0).all()
 
+    def test_a_map_that_little_of_the_score_reaches_says_so(self, tmp_path: Path) -> None:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+        with torch.no_grad():
+            model[1].bias.fill_(1000.0)
+        made = {"epsilon": Explainer(model, "epsilon")(torch.rand(1, 1, 8, 8))}
+        write_gallery(tmp_path / "a.html", [Item("mostly bias", made)])
+        assert "epsilon: little of the score reaches the input" in Page(tmp_path / "a.html").visible
+        with torch.no_grad():
+            model[1].bias.fill_(0.0)
+        made = {"epsilon": Explainer(model, "epsilon")(torch.rand(1, 1, 8, 8))}
+        write_gallery(tmp_path / "b.html", [Item("no bias", made)])
+        assert "little of the score" not in Page(tmp_path / "b.html").visible
+
     def test_series_are_strips_with_a_row_for_each_channel(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Conv1d(3, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 2)).eval()

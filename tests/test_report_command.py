@@ -207,6 +207,7 @@ class TestDemo:
         assert len(digits.sheets) == 33 and sum(map(len, digits.sheets)) == 10 * 4 + 10 * 3 + 13 * 4
         assert all(digits.visible.count(f"A handwritten {digit}, read as {digit}") >= 2 for digit in range(10))
         assert "A mistake: 8, read as 3" in digits.visible and "3 rather than 8" in digits.visible
+        assert "30 of 31 answers right" in digits.visible  # the digit that is asked about three times counts once
         assert "boring" in reviews.visible and all(len(stored) == 2 for stored in reviews.sheets)
 
     def test_they_are_small_and_fetch_nothing(self, pages: tuple[Page, Page]) -> None:

@@ -397,6 +397,28 @@ def test_of_a_gradient_the_sum_is_not_set_against_the_score(opened: Callable[...
     assert "minus that of its baseline" in text_of(page, ".rp-balance")
 
 
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_where_little_of_the_score_arrives_the_card_says_how_to_read_it(
+    opened: Callable[..., Page], language: str
+) -> None:
+    page = opened()
+    page.evaluate("language => V.configure({language})", language)
+    sentence = page.locator(".rp-balance > .rp-small:visible")
+    show(page, "card", picture(values_of(5, 5), score=9.17, total=0.002))
+    assert {"en": "proportions", "ko": "비율"}[language] in sentence.inner_text()
+    for plain in ({"total": 0.5}, {"total": -0.5}, {"layer": "conv1"}, {"redistributes": False, "method": "gradient"}):
+        page.evaluate(
+            "sheet => shown.update(sheet)", picture(values_of(5, 5), **{"score": 9.17, "total": 0.002, **plain})
+        )
+        assert not sentence.filter(has_text={"en": "proportions", "ko": "비율"}[language]).count()
+
+
+def test_rules_of_ones_own_have_a_name_below_the_heading(opened: Callable[..., Page]) -> None:
+    page = opened()
+    show(page, "card", picture(values_of(5, 5), rules="[('conv', Gamma(0.25))]"), options="{heading: 'class 3'}")
+    assert text_of(page, ".rp-about").endswith(" · custom rules")
+
+
 # Operations, downloads, notes
 
 

@@ -98,12 +98,13 @@ def mistake() -> Iterator[Item]:
         ({"en": f"{read} rather than {truth}", "ko": f"{truth} 대신 {read}"}, margin),
     )
     for claim, target in questions:
+        counted = truth if target == read else None  # the picture is one answer, though asked about three times
         heading = {
             "en": f"A mistake: {truth}, read as {read}. What speaks for {claim['en']}?",
             "ko": f"틀린 예: 정답은 {truth}, 모델의 답은 {read}. {claim['ko']}의 근거는?",
         }
         compared = explainer.compare(x, PRESETS[model], target)
-        yield Item(heading, compared, model, group=GROUPS[model], truth=truth, picture=_digit(x), claim=claim)
+        yield Item(heading, compared, model, group=GROUPS[model], truth=counted, picture=_digit(x), claim=claim)
 
 
 def reviews(name: str) -> Iterator[Item]:

@@ -11,6 +11,7 @@ import { t } from "./words.js";
 
 const EXAMPLE = 3; // the digit that is there before anything is drawn
 const ROW = 10; // samples shown at a time
+const LATE = 250; // milliseconds after which what is shown is dimmed until the answer is there
 const WIDTHS = { thin: 0.06, medium: 0.085, thick: 0.12 };
 
 /** @returns {import("./app.js").Tab} */
@@ -71,13 +72,30 @@ export function digit(context) {
   );
   const eye = h("figure", { class: "eye" }, seen, h("figcaption", {}, t("digit.seen")));
   const decision = panel(t("scores"), "decision", bars, follow, eye);
-  const element = frame(
-    "digit",
-    h("div", { class: "controls" }, network, rules),
-    h("div", { class: "bench" }, drawing, explained, decision),
-  );
+  const bench = h("div", { class: "bench" }, drawing, explained, decision);
+  const element = frame("digit", h("div", { class: "controls" }, network, rules), bench);
 
-  const newest = new Newest(explain, { done, failed: element.tell, busy: element.busy, live: true });
+  const newest = new Newest(timed, { done, failed: element.tell, busy, live: true });
+
+  /** Explain, and dim what is shown while the answer is late: a row of late answers dims it once, not by turns. */
+  async function timed(body) {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      bench.classList.add("late");
+    }, LATE);
+    try {
+      return await explain(body);
+    } finally {
+      clearTimeout(timer);
+      if (!late) bench.classList.remove("late");
+    }
+  }
+
+  function busy(on) {
+    element.busy(on);
+    if (!on) bench.classList.remove("late");
+  }
 
   function modelOf(name) {
     return models.find((model) => model.name === name);

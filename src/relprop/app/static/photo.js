@@ -6,7 +6,9 @@ import { frame, gallery, localScores, networkChoice, panel, slot } from "./page.
 import { parseRules, rulesChoice, rulesText } from "./rules.js";
 import { Newest, Refused, behind, explain, pictureAddress, upload } from "./server.js";
 import { asIndex } from "./state.js";
-import { t, translate } from "./words.js";
+import { isOwn, t, translate } from "./words.js";
+
+const CROPPED = 1.3; // ratio of the sides from which on much of a picture lies outside its middle square
 
 /** @returns {import("./app.js").Tab} */
 export function photo(context) {
@@ -60,6 +62,7 @@ export function photo(context) {
     })),
     choose: (key) => update({ picture: key, target: null }),
   });
+  const square = h("p", { class: "hint", hidden: true }, t("photo.square"));
   const element = frame(
     "photo",
     null,
@@ -80,7 +83,7 @@ export function photo(context) {
       h(
         "div",
         { class: "side" },
-        panel(t("photo.picture"), "source", dropZone(take), sources),
+        panel(t("photo.picture"), "source", dropZone(take), sources, square),
         panel(t("scores"), "decision", bars, target, follow),
       ),
     ),
@@ -111,8 +114,16 @@ export function photo(context) {
     );
     target.set(model.labels, view.target);
     sources.set(view.picture);
+    showSquare();
     opacity.set(view.opacity);
     follow.hidden = view.target === null;
+  }
+
+  /** Say where much of the picture is out of the network's sight; a network of one's own may look at it otherwise. */
+  async function showSquare() {
+    const { picture } = view;
+    const ratio = isOwn(current()) || !picture ? 1 : await ratioOf(picture);
+    if (picture === view.picture) square.hidden = ratio <= CROPPED;
   }
 
   function ask(step) {
@@ -157,7 +168,7 @@ export function photo(context) {
       const { picture } = await upload(file);
       update({ picture, target: null });
     } catch (error) {
-      element.tell(error);
+      element.tell({ message: t("error.of", { file: file.name, why: error.message }) });
       element.busy(false);
     }
   }
@@ -189,6 +200,17 @@ export function photo(context) {
       ask(false);
     },
   };
+}
+
+/** The longer side of a picture over the shorter; 1 where the server has it no more, which its answer tells. */
+async function ratioOf(picture) {
+  const image = h("img", { src: pictureAddress(picture) });
+  const known = await image.decode().then(
+    () => true,
+    () => false,
+  );
+  const sides = [image.naturalWidth, image.naturalHeight];
+  return known ? Math.max(...sides) / Math.min(...sides) : 1;
 }
 
 /** A button that opens the file chooser, with the words for dropping and pasting. */

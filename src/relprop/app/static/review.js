@@ -211,7 +211,7 @@ export function review(context) {
     if (letters[from - 1] === " ") from -= 1;
     else if (letters[to] === " ") to += 1;
     letters.splice(from, to - from);
-    Object.assign(view, { text: letters.join(""), target });
+    view.text = letters.join("");
     input.value = view.text;
     refresh(true);
   }

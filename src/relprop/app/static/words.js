@@ -29,7 +29,7 @@ const WORDS = {
   method: ["Method", "방법"],
   layer: ["Relevance at", "관련성을 볼 층"],
   "layer.input": ["the input", "입력"],
-  "layer.hint": ["Inside a layer, the map adds up all channels; the strongest ones follow one by one.", "층 안에서는 모든 채널을 더한 지도가 나오고, 가장 강한 채널이 하나씩 이어집니다."],
+  "layer.hint": ["Inside a layer, the map adds up all channels; the strongest ones follow one by one.", "층 안에서는 모든 채널을 더한 히트맵이 나오고, 가장 강한 채널이 하나씩 이어집니다."],
   scores: ["What the network says", "신경망의 판단"],
   undo: ["Undo", "되돌리기"],
   clear: ["Clear", "모두 지우기"],
@@ -39,7 +39,7 @@ const WORDS = {
   "target.decision": ["the decision", "판단한 클래스"],
   "target.explain": ["Explain", "설명할 클래스"],
   "target.unknown": ["There is no class “{name}”. Write a part of its name, or its number.", "“{name}” 클래스는 없습니다. 이름의 일부나 번호를 쓰십시오."],
-  "evidence.of": ["For and against {name}", "{name}의 근거"],
+  "evidence.of": ["For and against {name}", "{name}에 대한 찬성·반대 근거"],
 
   "digit.title": ["Draw a digit", "숫자를 그려 보십시오"],
   "digit.lede": ["The network reads along. Red speaks for its decision, blue against it.", "그리는 동안 신경망이 읽습니다. 빨간 곳은 판단을 지지하고, 파란 곳은 반대합니다."],
@@ -48,7 +48,7 @@ const WORDS = {
   "digit.pad": ["Drawing pad", "그리기 판"],
   "digit.pad.help": ["Arrow keys move the pen, the space bar sets it down and lifts it, Backspace takes back a stroke, Delete clears the pad.", "화살표 키로 펜을 옮기고, 스페이스 바로 펜을 대거나 뗍니다. 백스페이스는 획 하나를 되돌리고, Delete는 모두 지웁니다."],
   "digit.pad.hint": ["Draw here", "여기에 그리십시오"],
-  "digit.pad.example": ["An example: draw over it to begin", "예시입니다. 그리면 새로 시작합니다"],
+  "digit.pad.example": ["An example. Draw here and it makes room.", "예시입니다. 여기에 그리면 자리를 비켜 줍니다."],
   "digit.thickness": ["Thickness of the pen", "펜 굵기"],
   "digit.thin": ["Thin", "얇게"],
   "digit.medium": ["Medium", "보통"],
@@ -59,7 +59,7 @@ const WORDS = {
   "digit.samples": ["Or take one from the test set", "시험 자료에서 고르기"],
   "digit.sample": ["A handwritten {label}", "손으로 쓴 {label}"],
   "digit.others": ["Other hands", "다른 글씨"],
-  "digit.said": ["The network reads {name}. The map explains {explained}.", "신경망은 {name}(으)로 읽습니다. 지도는 {explained}을(를) 설명합니다."],
+  "digit.said": ["The network reads {name}. The map explains {explained}.", "신경망은 {name}(으)로 읽습니다. 히트맵은 {explained}을(를) 설명합니다."],
 
   "photo.title": ["Look at a photo", "사진을 살펴보십시오"],
   "photo.lede": ["What in the picture spoke for a class, and what against it.", "사진의 어디가 그 클래스를 지지하고, 어디가 반대했는지 봅니다."],
@@ -67,10 +67,11 @@ const WORDS = {
   "photo.choose": ["Choose a picture", "사진 고르기"],
   "photo.drop": ["or drop or paste one anywhere here", "또는 끌어 놓거나 붙여 넣기"],
   "photo.samples": ["Sample pictures", "예시 사진"],
+  "photo.square": ["The network sees the middle square.", "신경망은 가운데 정사각형만 봅니다."],
   "photo.opacity": ["Heatmap over the picture", "사진 위 히트맵"],
   "photo.how": ["How it is explained", "설명 방법"],
   "photo.waiting": ["Choose a picture, and its heatmap appears here.", "사진을 고르면 히트맵이 여기에 나타납니다."],
-  "photo.said": ["The network sees {name}. The map explains {explained}.", "신경망은 {name}(으)로 봅니다. 지도는 {explained}을(를) 설명합니다."],
+  "photo.said": ["The network sees {name}. The map explains {explained}.", "신경망은 {name}(으)로 봅니다. 히트맵은 {explained}을(를) 설명합니다."],
   "picture.cat": ["Cat", "고양이"],
   "picture.coffee": ["Coffee", "커피"],
 
@@ -120,7 +121,7 @@ const WORDS = {
 
   "rules.auto": ["automatic", "자동"],
   "rules.own": ["rules of your own …", "직접 정한 규칙 …"],
-  "rules.custom": ["rules of your own", "직접 정한 규칙"],
+  "rules.custom": ["custom rules", "직접 정한 규칙"],
   "rules.order": ["The first row that fits an operation decides. A row selects by kind (conv, linear, …) or by module name, as features.*", "연산에 맞는 첫 줄이 규칙을 정합니다. 종류(conv, linear, …)나 모듈 이름(예: features.*)으로 고릅니다."],
   "rules.add": ["Add a row", "줄 더하기"],
   "rules.where": ["Row {row}: where", "{row}번째 줄: 어디에"],
@@ -153,6 +154,7 @@ const WORDS = {
   "error.silent": ["The server does not answer. Is relprop serve still running?", "서버가 응답하지 않습니다. relprop serve가 실행 중인지 확인하십시오."],
   "error.status": ["The server refused this (status {status}).", "서버가 요청을 거절했습니다(상태 {status})."],
   "error.ink": ["The drawing in this link can’t be read.", "링크에 담긴 그림을 읽을 수 없습니다."],
+  "error.of": ["{file}: {why}", "{file}: {why}"],
   "error.file": ["This file has more than {megabytes} MB, the most that is read.", "파일이 {megabytes}MB보다 큽니다. 더 작은 파일을 고르십시오."],
 };
 

@@ -4,6 +4,7 @@ import { h, keyed, set, tell } from "./dom.js";
 import { claimOf, known, number, say } from "./language.js";
 
 const SMALL = 1e-3; // of the largest cause: what is less has no line of its own
+const LITTLE = 0.05; // of the score: where less arrives, the sum of the map says little
 const SEEN = 1e-4; // of the largest figure: what is less does not show in four digits
 const TO_BASELINE = ["integrated_gradients", "deeplift", "kernel_shap"]; // methods whose sum has a meaning of its own
 const GREYS = 5; // shades that the stylesheet has for causes
@@ -17,8 +18,9 @@ export function balance(sheet, absorbed = {}, ask = null) {
   const bar = h("div", { class: "rp-balance-bar", "aria-hidden": "true" });
   const rows = h("ul", { class: "rp-causes" });
   const note = h("p", { class: "rp-small" });
+  const little = h("p", { class: "rp-small" });
   const button = h("button", { type: "button", class: "rp-link" });
-  const element = h("section", { class: "rp-balance" }, figures, bar, rows, note, button);
+  const element = h("section", { class: "rp-balance" }, figures, bar, rows, note, little, button);
   let asked = ask;
   button.addEventListener("click", () => asked?.());
 
@@ -30,6 +32,8 @@ export function balance(sheet, absorbed = {}, ask = null) {
     const made = sheet.redistributes ? parts(sheet, absorbed) : [];
     bar.hidden = rows.hidden = !sheet.redistributes;
     note.hidden = made.length > 1;
+    little.hidden = !littleArrived(sheet);
+    tell(little, say("little_arrived"));
     tell(note, say(sheet.redistributes ? "all_arrived" : TO_BASELINE.includes(sheet.method) ? "to_baseline" : "no_split"));
     button.hidden = made.length < 2 || !asked || Object.keys(absorbed).length > 0;
     tell(button, say("where"));
@@ -41,6 +45,11 @@ export function balance(sheet, absorbed = {}, ask = null) {
   };
   element.update(sheet, absorbed, ask);
   return element;
+}
+
+/** Whether a method that redistributes the score brings next to nothing of it to the input. */
+function littleArrived({ redistributes, layer, score, total }) {
+  return redistributes && !layer && Math.abs(total) < LITTLE * Math.abs(score);
 }
 
 function figuresOf(sheet) {

@@ -97,10 +97,16 @@ function figuresOf(sheet) {
 
 /** The line below the heading: model, rules where the heading doesn't name them, and where in the network. */
 function aboutOf(sheet, options) {
-  const own = !sheet.rules.endsWith(sheet.title); // rules that a user put together, which have no name
-  const how = own ? sheet.rules : (options.heading ?? sheet.title) === sheet.title ? "" : sheet.title;
+  const heading = options.heading ?? sheet.title;
+  const how = rulesOf(sheet);
   const where = sheet.layer ? say("at_layer", { layer: sheet.layer }) : "";
-  return [sheet.model, how, where].filter(Boolean).join(" \u00b7 ");
+  return [sheet.model, how === heading ? "" : how, where].filter(Boolean).join(" \u00b7 ");
+}
+
+/** What the rules are called; a map that a user put together has no name, and its rows stand in the operations. */
+function rulesOf({ rules, title }) {
+  if (rules.startsWith("[")) return say("custom_rules");
+  return rules.endsWith(title) ? title : rules;
 }
 
 /** The channels of a layer as small maps on one scale. */

@@ -46,6 +46,7 @@ export const WORDS = {
     picture_only: "picture",
     map_only: "heatmap",
     at_layer: "at {layer}",
+    custom_rules: "custom rules",
 
     text_of: "The text, painted with the relevance of each word for {claim}",
     delete: "Delete the word {word}",
@@ -58,6 +59,8 @@ export const WORDS = {
     balance: "Where the score went",
     sum_layer: "Sum of relevance at {layer}",
     not_passed: "stayed in the network",
+    little_arrived:
+      "Little of the score reaches the input (most often biases keep the rest): read the map for its proportions, not for its sum.",
     all_arrived: "As far as four digits show, the score reached the input in full.",
     no_split: "This method does not divide the score up, so its sum is not meant to be the score.",
     to_baseline: "The sum of this method is meant to be the score minus that of its baseline.",
@@ -158,6 +161,7 @@ export const WORDS = {
     picture_only: "사진",
     map_only: "히트맵",
     at_layer: "{layer} 층",
+    custom_rules: "직접 정한 규칙",
 
     text_of: "낱말마다 {claim}에 대한 관련성을 칠한 글",
     delete: "낱말 지우기: {word}",
@@ -166,10 +170,12 @@ export const WORDS = {
     special: "그중 글에 속하지 않는 토큰",
 
     score: "{claim}의 점수",
-    sum: "관련성의 합",
+    sum: "관련성 점수의 합",
     balance: "점수가 간 곳",
-    sum_layer: "{layer} 층 관련성의 합",
+    sum_layer: "{layer} 층 관련성 점수의 합",
     not_passed: "신경망 안에 남음",
+    little_arrived:
+      "점수가 입력까지는 거의 도달하지 않습니다(나머지는 대개 편향에 남습니다). 히트맵은 합이 아니라 비율로 읽으십시오.",
     all_arrived: "네 자리 숫자로 보는 한, 점수가 모두 입력에 도달했습니다.",
     no_split: "이 방법은 점수를 나누어 주지 않으므로, 합이 점수와 같을 필요가 없습니다.",
     to_baseline: "이 방법의 합은 점수에서 기준 입력의 점수를 뺀 값이 됩니다.",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Explanation = Attribution | TextAttribution
 
 LARGE = 64  # pixels a side; larger pictures get larger tiles
+LITTLE = 0.05  # of the score: where less arrives, the sum of the map says little; as in the viewer
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,11 @@ class Figures:
     def difference(self) -> float:
         """score - total."""
         return self.score - self.total
+
+    @property
+    def little_arrived(self) -> bool:
+        """Whether a method that redistributes the score brings next to nothing of it to the input."""
+        return self.redistributes and abs(self.total) < LITTLE * abs(self.score)
 
 
 @dataclass(frozen=True)

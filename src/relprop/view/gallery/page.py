@@ -72,7 +72,7 @@ def article(index: int, item: Item, entry: Entry, sheets: Sheets, language: str,
         f"{_badges(entry, language)}</header>\n"
         f'<p class="answer">{_said("score", language)} <b>{number(first.score)}</b> · '
         f"{_said('explained', language)} {_words('b', entry.explained, language)}</p>\n"
-        f'<div class="tiles">{"".join(tiles)}</div>\n{_json(stored, "sheets")}</article>\n'
+        f'<div class="tiles">{"".join(tiles)}</div>\n{_little(entry, language)}{_json(stored, "sheets")}</article>\n'
     )
 
 
@@ -125,6 +125,12 @@ def _tile(sheet: Mapping[str, Any], figures: Figures, language: str) -> str:
         f'src="{still.data_uri(still.heatmap(sheet))}" {alt}></div>'
     )
     return f'<figure class="tile map" data-method="{title}">{drawn}{said_below}</figure>'
+
+
+def _little(entry: Entry, language: str) -> str:
+    """A word on the methods that bring next to nothing of the score to the input."""
+    methods = ", ".join(figures.title for figures in entry.figures if figures.little_arrived)
+    return _said("little_arrived", language, "p", "little", methods=methods) + "\n" if methods else ""
 
 
 def _causes(figures: Figures, language: str) -> str:

@@ -44,7 +44,7 @@ SAID: dict[str, tuple[str, str]] = {
     "method": ("method", "방법"),
     "count": ("inputs", "입력 수"),
     "score": ("score", "점수"),
-    "sum": ("sum of relevance", "관련성의 합"),
+    "sum": ("sum of relevance", "관련성 점수의 합"),
     "difference": ("|score − sum|", "|점수 − 합|"),
     "causes": ("stayed in the network", "신경망 안에 남은 몫"),
     "none": ("nothing", "없음"),
@@ -61,6 +61,12 @@ SAID: dict[str, tuple[str, str]] = {
         "Heatmap by {title} of the relevance for {claim}; sum {sum}",
         "{title}(으)로 구한 {claim}에 대한 관련성 히트맵, 합 {sum}",
     ),
+    "little_arrived": (
+        "{methods}: little of the score reaches the input (most often biases keep the rest); read the map for its "
+        "proportions, not for its sum.",
+        "{methods}: 점수가 입력까지는 거의 도달하지 않습니다(나머지는 대개 편향에 남습니다). 히트맵은 합이 아니라 "
+        "비율로 읽으십시오.",
+    ),
     "sum_short": ("sum {sum}", "합 {sum}"),
     "failures": ("Not explained", "설명하지 못한 입력"),
     "notes": ("Notes", "참고"),
@@ -73,7 +79,7 @@ SAID: dict[str, tuple[str, str]] = {
     "sort": ("Sort by", "정렬"),
     "sort_order": ("order", "순서"),
     "sort_score": ("score", "점수"),
-    "sort_sum": ("sum of relevance", "관련성의 합"),
+    "sort_sum": ("sum of relevance", "관련성 점수의 합"),
     "sort_difference": ("|score − sum|", "|점수 − 합|"),
     "sort_class": ("class", "클래스"),
     "sort_name": ("name", "이름"),
