@@ -1,4 +1,4 @@
-"""Fixtures of the tests in a browser: one browser and one server for all, a fresh page for each."""
+"""Fixtures of the tests in a browser: one server for all, a browser for each file, a fresh page for each test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from browser import Opening, chromium, host_of, serving, visiting
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while playwright is started, no event loop of another test can run in the same thread.
+@pytest.fixture(scope="module")
 def started() -> Iterator[Any]:
     with chromium() as browser:
         yield browser

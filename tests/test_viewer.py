@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
+from browser import chromium
 from PIL import Image
 
 from relprop import Explainer, zoo
@@ -30,7 +29,6 @@ from relprop.view.style import Style
 ORIGIN = "http://viewer.test"
 TABLE = colour_map("RdBu_r").table
 PALETTE = base64.b64encode(TABLE.tobytes()).decode()
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 INJECTED = "<img src=x onerror='window.hurt=1'><b>bold</b>"
 CLAIM = {"index": 3, "name": "3"}
 
@@ -40,17 +38,8 @@ Sheet = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("RELPROP_BROWSER") == "1":
-            pytest.fail("RELPROP_BROWSER=1 asks for tests in a browser, and there is no chromium on the PATH")
-        pytest.skip("needs chromium on the PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -72,7 +61,7 @@ def opened(browser: Any) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
         contexts.append(context)
         context.route("**/*", serve)
-        context.set_default_timeout(4000)
+        context.set_default_timeout(20_000)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda message: message.type == "error" and wrong.append(message.text))

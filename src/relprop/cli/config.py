@@ -95,7 +95,8 @@ class _Option:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return found
     except OSError as error:
         raise ValueError(f"the file {path} can't be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
