@@ -36,6 +36,8 @@ def settle_kernels(home: Path) -> None:
     settings = {"IPKernelApp": {"log_level": 40}}
     (profile / "ipython_kernel_config.json").write_text(json.dumps(settings), encoding="utf-8")
     os.environ["IPYTHONDIR"] = str(home)
+    # tqdm, which other libraries import, asks for widgets in every kernel.
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 
 
 def main() -> int:
