@@ -48,7 +48,7 @@ const WORDS = {
   "digit.pad": ["Drawing pad", "그리기 판"],
   "digit.pad.help": ["Arrow keys move the pen, the space bar sets it down and lifts it, Backspace takes back a stroke, Delete clears the pad.", "화살표 키로 펜을 옮기고, 스페이스 바로 펜을 대거나 뗍니다. 백스페이스는 획 하나를 되돌리고, Delete는 모두 지웁니다."],
   "digit.pad.hint": ["Draw here", "여기에 그리십시오"],
-  "digit.pad.example": ["An example. Draw here and it makes room.", "예시입니다. 여기에 그리면 자리를 비켜 줍니다."],
+  "digit.pad.example": ["An example: draw your own", "예시입니다. 직접 그려 보십시오"],
   "digit.thickness": ["Thickness of the pen", "펜 굵기"],
   "digit.thin": ["Thin", "얇게"],
   "digit.medium": ["Medium", "보통"],
