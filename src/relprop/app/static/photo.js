@@ -114,7 +114,6 @@ export function photo(context) {
     );
     target.set(model.labels, view.target);
     sources.set(view.picture);
-    showSquare();
     opacity.set(view.opacity);
     follow.hidden = view.target === null;
   }
@@ -144,6 +143,7 @@ export function photo(context) {
     bars.update(localScores(answer.scores.slice(0, 8)), { selected: answer.target?.index });
     target.set(current().labels, answer.target?.index ?? null);
     paint();
+    showSquare();
     context.announce(t("photo.said", { name: answer.scores[0].name, explained: answer.target?.name ?? "" }));
   }
 
