@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +21,7 @@ from relprop.attribution import LRP, Attribution
 from relprop.errors import InvalidInput, RelpropError
 from relprop.explainer import Explainer
 from relprop.methods import METHODS, Method, method_of
-from relprop.models.prepare import named_modules
+from relprop.models.prepare import named_modules, rehoused
 from relprop.presets import AUTO, Bounds, Rules
 from relprop.rulemap import RuleMap, as_rule_map
 from relprop.text import TextAttribution, TextExplainer
@@ -28,6 +29,8 @@ from relprop.view.panels import input_picture
 
 CUSTOM_USES = 16  # of an explainer by rules of users' own, which keeps weights for every rule that it has met
 INPUTS = 8  # made of pictures
+
+log = logging.getLogger(__name__)
 
 Target = int | str | None
 Found = Attribution | TextAttribution | RelpropError
@@ -236,13 +239,18 @@ def layers_of(model: Any, example: Tensor) -> list[str]:
 
         return hook
 
-    handles = [part.register_forward_hook(note(name)) for part, name in named_modules(model) if name and _shown(part)]
+    handles = []
     try:
+        own = rehoused(model)  # hooks on modules that no other thread runs, and not on the user's
+        for part, name in named_modules(own):
+            if name and _shown(part):
+                handles.append(part.register_forward_hook(note(name)))
         with torch.no_grad():
-            model(example)
-    except Exception:  # a model that can't read an empty example still may read what it is asked about
+            own(example)
+    except Exception as error:  # a model that can't read an empty example still may read what it is asked about
+        log.warning("layers can't be chosen, as the model doesn't run on an empty example (%s)", error)
         return []
-    finally:
+    finally:  # a model of Keras has no modules of its own
         for handle in handles:
             handle.remove()
     return list(called)
